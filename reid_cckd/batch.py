@@ -1,0 +1,37 @@
+"""The two types that travel between rooms: what enters a network and what leaves it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Batch(NamedTuple):
+    """Images as they were decoded; every network normalises them by its own statistics.
+
+    ``images``: (N, 3, H, W) uint8, RGB. ``labels``: (N,) int64 class indices. ``index``: (N,) int64 rows of the manifest.
+    """
+
+    images: Tensor
+    labels: Tensor
+    index: Tensor
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same batch on another device (asynchronous from pinned memory)."""
+        return Batch(*(column.to(device, non_blocking=True) for column in self))
+
+
+class Output(NamedTuple):
+    """What a network says about a batch of N images.
+
+    ``embedding``: (N, D) before the neck, for metric and relational losses. ``neck``: (N, D) after BNNeck, what retrieval
+    compares (equal to ``embedding`` without a neck). ``logits``: (N, C), or None without a class head.
+    ``feature_map``: (N, F, h, w), the backbone's last map.
+    """
+
+    embedding: Tensor
+    neck: Tensor
+    logits: Tensor | None
+    feature_map: Tensor
