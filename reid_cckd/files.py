@@ -16,7 +16,7 @@ from reid_cckd.errors import UserError
 
 @contextlib.contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; on success it is synced and takes its place, on failure it is removed.
+    """Yield a temporary path that replaces ``path`` on success and vanishes on failure.
 
     Raises:
         UserError: the disk is full or the folder cannot be written; ``path`` is then as it was.
@@ -30,7 +30,9 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         _sync(target.parent)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise UserError(f"No space left to write {target}; what was there is untouched. Free space and resume.") from error
+            raise UserError(
+                f"No space left to write {target}; what was there is untouched. Free space and resume."
+            ) from error
         raise
     finally:
         temporary.unlink(missing_ok=True)
@@ -48,10 +50,13 @@ def _temporary_beside(target: Path) -> Path:
         target.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
     except OSError as error:
-        raise UserError(f"Cannot write {target}: {error.strerror}. Choose a folder that can be written.") from error
+        raise UserError(
+            f"Cannot write {target}: {error.strerror}. Choose a folder that can be written."
+        ) from error
     os.close(handle)
-    os.chmod(name, 0o644)
-    return Path(name)
+    temporary = Path(name)
+    temporary.chmod(0o644)
+    return temporary
 
 
 def _sync(path: Path) -> None:

@@ -1,0 +1,241 @@
+"""Every key a configuration may have, with its default, and the combinations that make no sense."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Stage = Literal["embedding", "neck", "logits", "feature_map"]
+
+
+@dataclass(frozen=True)
+class Ramp:
+    """A weight that moves from ``start`` to ``stop`` between two fractions of the training."""
+
+    start: float
+    stop: float
+    begin: float = 0.0
+    end: float = 1.0
+    shape: Literal["linear", "cosine"] = "linear"
+
+
+@dataclass(frozen=True)
+class Data:
+    """Which images, how they are decoded and augmented."""
+
+    root: str
+    dataset: str = "msmt17"
+    image_size: tuple[int, int] = (256, 128)  # height, width
+    use_val: bool = True  # MSMT17: train on list_train + list_val, as its protocol does
+    augment: str | list[Any] = "reid"  # "reid", "none", or a list of albumentations transforms
+    cache: Literal["none", "memory"] = "none"
+    on_bad_image: Literal["error", "skip"] = "error"
+    workers: int = 2
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """How a batch is drawn: `cur` = P classes x k images, `sur` = superclasses x images, or `uniform`."""
+
+    kind: Literal["cur", "sur", "uniform"] = "cur"
+    classes_per_batch: int = 16
+    samples_per_class: int = 4
+    superclasses_per_batch: int = 8
+    samples_per_superclass: int = 8
+    num_superclasses: int = 64  # K of the K-means over the teacher's embeddings
+    cluster_by: Literal["instance", "class centroid"] = "instance"
+    batch_size: int = 64  # of `uniform` only
+    batches_per_epoch: int | None = None
+    camera_aware: bool = False
+
+
+@dataclass(frozen=True)
+class Model:
+    """A timm backbone, a pooling, an optional projection to the embedding width, a neck and a class head."""
+
+    backbone: str
+    pretrained: bool | str = False  # true: timm's weights; a path: a local file
+    options: dict[str, Any] = field(default_factory=dict)  # passed to timm.create_model
+    pooling: Literal["gap", "gem"] = "gap"
+    embedding: int | None = None  # width; null keeps the backbone's
+    neck: Literal["bn", "none"] = "bn"
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A checkpoint of this toolkit; its architecture and its normalisation are read from it."""
+
+    checkpoint: str
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """phi of the correlation matrix; ``order: null`` is the exact Gaussian RBF."""
+
+    name: Literal["gaussian", "bilinear", "mmd"] = "gaussian"
+    gamma: float | Literal["median"] = 0.4
+    order: int | None = 2
+
+
+@dataclass(frozen=True)
+class Term:
+    """A further weighted loss: a name of `reid_cckd.losses.LOSSES`, or any loss class of PML."""
+
+    name: str
+    loss: str
+    weight: float | Ramp = 1.0
+    on: Stage = "embedding"
+    options: dict[str, Any] = field(default_factory=dict)
+    miner: str | None = None
+    miner_options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Objective:
+    """L = alpha CE + (1 - alpha) KD + beta CC (+ terms). Without a teacher: alpha 1 and beta 0."""
+
+    alpha: float = 1.0
+    beta: float | Ramp = 0.0
+    label_smoothing: float = 0.0
+    temperature: float = 4.0
+    kernel: Kernel = field(default_factory=Kernel)
+    correlate: Stage = "neck"  # where the correlation matrices are taken
+    terms: tuple[Term, ...] = ()
+
+
+@dataclass(frozen=True)
+class Optim:
+    """timm's optimiser and scheduler by their timm names; epochs may be fractions."""
+
+    name: str = "adamw"
+    lr: float = 1e-3
+    weight_decay: float = 5e-4
+    options: dict[str, Any] = field(default_factory=dict)
+    schedule: Literal["cosine", "multistep", "poly", "constant"] = "cosine"
+    milestones: tuple[int, ...] = ()  # epochs, of `multistep`
+    decay_rate: float = 0.1
+    warmup_epochs: int = 1
+    min_lr: float = 0.0
+
+
+@dataclass(frozen=True)
+class Train:
+    """The loop."""
+
+    epochs: int = 60
+    device: str = "auto"
+    amp: Literal["auto", "off", "bfloat16"] = "auto"  # auto: bfloat16 where the device computes in it
+    ema: float | None = None  # decay of the averaged weights, which are then what is evaluated
+    clip_norm: float | None = None
+    evaluate_every: int = 10  # epochs; the last is always evaluated
+    checkpoint_every: int = 500  # steps; every epoch's end is always saved
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The protocol, recorded with every result."""
+
+    convention: Literal["torchreid", "market1501"] = "torchreid"
+    cameras: Literal["exclude-same", "ignore"] = "exclude-same"
+    ranks: tuple[int, ...] = (1, 5, 10)
+    on: Literal["embedding", "neck"] = "neck"
+    flip: bool = True  # average the embeddings of the image and its mirror
+    batch_size: int = 128
+    sheet_rows: int = 12  # queries on the picture sheet; 0 draws none
+
+
+@dataclass(frozen=True)
+class Config:
+    """One run."""
+
+    output: str
+    data: Data
+    model: Model
+    seed: int = 0
+    teacher: Teacher | None = None
+    sampler: Sampler = field(default_factory=Sampler)
+    objective: Objective = field(default_factory=Objective)
+    optim: Optim = field(default_factory=Optim)
+    train: Train = field(default_factory=Train)
+    evaluation: Evaluation = field(default_factory=Evaluation)
+
+    def contradictions(self) -> Iterator[tuple[str, str]]:
+        """(key path, what is wrong and what to do) for each value or combination that cannot be run."""
+        yield from _ranges(self)
+        yield from _teacher_contradictions(self)
+        yield from _term_contradictions(self)
+        if self.optim.schedule == "multistep" and not self.optim.milestones:
+            yield "optim.milestones", "the multistep schedule needs its epochs, for example [40, 70]"
+        if self.sampler.camera_aware and self.sampler.kind != "cur":
+            yield (
+                "sampler.camera_aware",
+                "only the cur sampler draws by camera; set sampler.kind: cur",
+            )
+
+
+def _ranges(config: Config) -> Iterator[tuple[str, str]]:
+    at_least = {
+        "data.workers": (config.data.workers, 0),
+        "sampler.classes_per_batch": (config.sampler.classes_per_batch, 1),
+        "sampler.samples_per_class": (config.sampler.samples_per_class, 1),
+        "sampler.superclasses_per_batch": (config.sampler.superclasses_per_batch, 1),
+        "sampler.samples_per_superclass": (config.sampler.samples_per_superclass, 1),
+        "sampler.num_superclasses": (config.sampler.num_superclasses, 1),
+        "sampler.batch_size": (config.sampler.batch_size, 2),
+        "optim.warmup_epochs": (config.optim.warmup_epochs, 0),
+        "train.epochs": (config.train.epochs, 1),
+        "train.evaluate_every": (config.train.evaluate_every, 1),
+        "train.checkpoint_every": (config.train.checkpoint_every, 1),
+        "evaluation.batch_size": (config.evaluation.batch_size, 1),
+        "evaluation.sheet_rows": (config.evaluation.sheet_rows, 0),
+        "seed": (config.seed, 0),
+    }
+    for key, (value, lowest) in at_least.items():
+        if value < lowest:
+            yield key, f"must be at least {lowest}, is {value}"
+    if min(config.data.image_size) < 8:
+        yield (
+            "data.image_size",
+            f"(height, width) must be at least 8 x 8, is {list(config.data.image_size)}",
+        )
+    if config.optim.lr <= 0:
+        yield "optim.lr", f"must be above 0, is {config.optim.lr}"
+    if config.train.ema is not None and not 0 < config.train.ema < 1:
+        yield "train.ema", f"is the decay of an average and lies between 0 and 1, is {config.train.ema}"
+    if not 0 <= config.objective.alpha <= 1:
+        yield "objective.alpha", f"must lie in [0, 1], is {config.objective.alpha}"
+    if config.objective.temperature <= 0:
+        yield "objective.temperature", f"must be above 0, is {config.objective.temperature}"
+    if not config.evaluation.ranks or min(config.evaluation.ranks) < 1:
+        yield "evaluation.ranks", f"must be ranks from 1 up, is {list(config.evaluation.ranks)}"
+
+
+def _teacher_contradictions(config: Config) -> Iterator[tuple[str, str]]:
+    objective = config.objective
+    if config.teacher is None:
+        if objective.alpha != 1:
+            yield (
+                "objective.alpha",
+                f"{objective.alpha} leaves weight for KD, which needs `teacher:`; set 1 or name one",
+            )
+        if objective.beta != 0:
+            yield "objective.beta", "the correlation term needs `teacher:`; set beta: 0 or name one"
+        if config.sampler.kind == "sur":
+            yield "sampler.kind", "sur clusters the teacher's embeddings and needs `teacher:`"
+    elif objective.alpha == 1 and objective.beta == 0 and not objective.terms:
+        yield (
+            "teacher",
+            "is not used: lower objective.alpha (KD), raise objective.beta (CC) or add a term",
+        )
+
+
+def _term_contradictions(config: Config) -> Iterator[tuple[str, str]]:
+    taken = {"ce", "kd", "cc", "loss"}
+    for position, term in enumerate(config.objective.terms):
+        if term.name in taken:
+            yield (
+                f"objective.terms.{position}.name",
+                f"{term.name!r} is taken; names are unique, and not ce, kd, cc or loss",
+            )
+        taken.add(term.name)

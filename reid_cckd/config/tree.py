@@ -1,0 +1,146 @@
+"""YAML as a tree that remembers where every key stood, so that an error can name file, line and key."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from reid_cckd.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing wrong with a configuration: where, at which key, what."""
+
+    where: str
+    key: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.key}: {self.message}" if self.key else f"{self.where}: {self.message}"
+
+
+@dataclass
+class Node:
+    """A value (scalar, list of Nodes, or dict of Nodes) and the place it came from."""
+
+    value: Any
+    where: str
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML 1.1 whose floats include 1e-3, which PyYAML alone reads as text."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d[\d_]*\.?[\d_]*|\.\d[\d_]*)[eE][-+]?\d+$"),
+    list("-+0123456789."),
+)
+
+
+def read_tree(path: Path, faults: list[Fault]) -> Node:
+    """Parse a file; duplicate keys become faults.
+
+    Raises:
+        ConfigError: the file is missing or is not YAML: nothing more can be said about it then.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"Cannot read the configuration {path}: {error.strerror}.{_near(path)}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not a text file in UTF-8; expected a YAML configuration.") from error
+    return parse_tree(text, str(path), faults)
+
+
+def parse_tree(text: str, where: str, faults: list[Fault]) -> Node:
+    """Parse YAML text; ``where`` names its source in messages."""
+    loader = _Loader(text)
+    try:
+        root = loader.get_single_node()
+        return Node({}, where) if root is None else _convert(loader, root, where, "", faults)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{where} is not valid YAML: {' '.join(str(error).split())}") from error
+    finally:
+        loader.dispose()
+
+
+def _convert(loader: _Loader, node: yaml.Node, source: str, key: str, faults: list[Fault]) -> Node:
+    where = _place(source, node)
+    if isinstance(node, yaml.MappingNode):
+        return Node(_mapping(loader, node, source, key, faults), where)
+    if isinstance(node, yaml.SequenceNode):
+        items = enumerate(node.value)
+        return Node([_convert(loader, item, source, join(key, str(i)), faults) for i, item in items], where)
+    return Node(loader.construct_object(node, deep=True), where)
+
+
+def _mapping(
+    loader: _Loader, node: yaml.MappingNode, source: str, key: str, faults: list[Fault]
+) -> dict[str, Node]:
+    loader.flatten_mapping(node)
+    children: dict[str, Node] = {}
+    for key_node, value_node in node.value:
+        name = str(loader.construct_object(key_node, deep=True))
+        if name in children:
+            faults.append(
+                Fault(
+                    _place(source, key_node),
+                    join(key, name),
+                    f"duplicate key, first written at {children[name].where}; keep one",
+                )
+            )
+            continue
+        children[name] = _convert(loader, value_node, source, join(key, name), faults)
+    return children
+
+
+def _place(source: str, node: yaml.Node) -> str:
+    return f"{source}:{node.start_mark.line + 1}" if source.endswith((".yaml", ".yml")) else source
+
+
+def plain(node: Node) -> Any:
+    """The tree without its places."""
+    if isinstance(node.value, dict):
+        return {key: plain(child) for key, child in node.value.items()}
+    if isinstance(node.value, list):
+        return [plain(child) for child in node.value]
+    return node.value
+
+
+def join(prefix: str, name: str) -> str:
+    """`a.b` from `a` and `b`."""
+    return f"{prefix}.{name}" if prefix else name
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """` Did you mean 'x'?`, or the names there are when none is near and they are few."""
+    names = sorted(known)
+    near = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
+    if near:
+        return f"; did you mean {near[0]!r}?"
+    return f"; known: {', '.join(names)}" if 0 < len(names) <= 16 else ""
+
+
+def is_finite_number(value: Any) -> bool:
+    """A real number, not a bool, not NaN and not infinite."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _near(path: Path) -> str:
+    folder = path.parent
+    if not folder.is_dir():
+        return f" The folder {folder} does not exist."
+    names = sorted(entry.name for entry in folder.iterdir() if entry.suffix in {".yaml", ".yml"})
+    near = difflib.get_close_matches(path.name, names, n=1)
+    if near:
+        return f" Did you mean {folder / near[0]}?"
+    return f" YAML files there: {', '.join(names[:10])}." if names else f" {folder} holds no YAML file."
