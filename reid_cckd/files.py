@@ -50,9 +50,7 @@ def _temporary_beside(target: Path) -> Path:
         target.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
     except OSError as error:
-        raise UserError(
-            f"Cannot write {target}: {error.strerror}. Choose a folder that can be written."
-        ) from error
+        raise UserError(f"Cannot write {target}: {error.strerror}. Choose a folder that can be written.") from error
     os.close(handle)
     temporary = Path(name)
     temporary.chmod(0o644)

@@ -93,14 +93,10 @@ def _without_tuples(value: Any) -> Any:
 def _finish(tree: Node, source: str, faults: list[Fault]) -> Config:
     config = bind(tree, Config, "", faults)
     if isinstance(config, Config):
-        faults.extend(
-            Fault(_place(tree, key, source), key, message) for key, message in config.contradictions()
-        )
+        faults.extend(Fault(_place(tree, key, source), key, message) for key, message in config.contradictions())
     if faults:
         count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
-        raise ConfigError(
-            "\n".join([f"{source}: {count} in the configuration", *(f"  {one}" for one in faults)])
-        )
+        raise ConfigError("\n".join([f"{source}: {count} in the configuration", *(f"  {one}" for one in faults)]))
     assert isinstance(config, Config)
     return config
 

@@ -66,10 +66,9 @@ def _looks_like(value: Any, kind: Any) -> bool:
 
 
 def _bind_literal(node: Node, choices: tuple[Any, ...], key: str, faults: list[Fault]) -> Any:
-    value = "off" if node.value is False and "off" in choices else node.value  # YAML 1.1 reads off as false
-    if value in choices and not isinstance(value, bool):
-        return value
-    hint = did_you_mean(value, choices) if isinstance(value, str) else ""
+    if isinstance(node.value, str | int) and node.value in choices and not isinstance(node.value, bool):
+        return node.value
+    hint = did_you_mean(node.value, choices) if isinstance(node.value, str) else ""
     return _misfit(node, key, f"expected one of {', '.join(map(str, choices))}", faults, hint)
 
 

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 
@@ -36,9 +36,17 @@ class Node:
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML 1.1 whose floats include 1e-3, which PyYAML alone reads as text."""
+    """Safe YAML whose floats include 1e-3, and whose booleans are true and false alone: `on` is a key here."""
+
+    yaml_implicit_resolvers: ClassVar = {
+        first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool"]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
 
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile(r"^(true|True|TRUE|false|False|FALSE)$"), list("tTfF")
+)
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
     re.compile(r"^[-+]?(\d[\d_]*\.?[\d_]*|\.\d[\d_]*)[eE][-+]?\d+$"),
@@ -83,9 +91,7 @@ def _convert(loader: _Loader, node: yaml.Node, source: str, key: str, faults: li
     return Node(loader.construct_object(node, deep=True), where)
 
 
-def _mapping(
-    loader: _Loader, node: yaml.MappingNode, source: str, key: str, faults: list[Fault]
-) -> dict[str, Node]:
+def _mapping(loader: _Loader, node: yaml.MappingNode, source: str, key: str, faults: list[Fault]) -> dict[str, Node]:
     loader.flatten_mapping(node)
     children: dict[str, Node] = {}
     for key_node, value_node in node.value:

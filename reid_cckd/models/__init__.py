@@ -1,0 +1,7 @@
+"""Embedding networks and frozen teachers."""
+
+from reid_cckd.models.embedder import Embedder
+from reid_cckd.models.pooling import GAP, GeM
+from reid_cckd.models.teacher import Teacher
+
+__all__ = ["GAP", "Embedder", "GeM", "Teacher"]

@@ -1,0 +1,76 @@
+"""timm backbones: made by name, with timm's weights or a local file, giving one kind of feature map."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Any
+
+import timm
+from timm.data import resolve_model_data_config
+from timm.models import load_state_dict
+from torch import Tensor, nn
+
+from reid_cckd.errors import CheckpointError, ConfigError
+
+
+def create_backbone(name: str, pretrained: bool | str, options: dict[str, Any]) -> nn.Module:
+    """A timm model without its classifier.
+
+    ``pretrained``: False, True (timm's own weights, downloaded or cached), or the path of a local file (.pth,
+    .safetensors) of the same architecture.
+
+    Raises:
+        ConfigError: timm has no such model, refuses an option, or cannot get the weights.
+        CheckpointError: the local file is damaged or belongs to another architecture.
+    """
+    if not timm.is_model(name.partition(".")[0]):
+        near = difflib.get_close_matches(name, timm.list_models(), n=3)
+        hint = f"; did you mean {', '.join(near)}?" if near else ""
+        raise ConfigError(f"model.backbone: timm {timm.__version__} has no model {name!r}{hint}")
+    try:
+        backbone: nn.Module = timm.create_model(name, pretrained=pretrained is True, num_classes=0, **options)
+    except (TypeError, ValueError, AssertionError) as error:
+        raise ConfigError(f"model.options: timm's {name} refuses {options}: {error}") from error
+    except (OSError, RuntimeError) as error:
+        hint = "without a network give model.pretrained the path of a local file, or false"
+        raise ConfigError(f"model.pretrained: no weights for {name}: {error}; {hint}.") from error
+    if isinstance(pretrained, str):
+        _load_local(backbone, Path(pretrained), name)
+    return backbone
+
+
+def normalisation(backbone: nn.Module) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation that the backbone's own timm configuration asks for, of values in [0, 1]."""
+    settings = resolve_model_data_config(backbone)
+    return tuple(settings["mean"]), tuple(settings["std"])
+
+
+def feature_map(backbone: nn.Module, images: Tensor) -> Tensor:
+    """The last features as (N, F, h, w): channels-last maps are turned, tokens become a map of width 1."""
+    features: Tensor = backbone.forward_features(images)  # type: ignore[operator]
+    if features.ndim == 3:  # (N, tokens, F): the first ones of a transformer are not patches
+        prefix = int(getattr(backbone, "num_prefix_tokens", 0))
+        return features[:, prefix:].transpose(1, 2).unsqueeze(-1)
+    if getattr(backbone, "output_fmt", "NCHW") == "NHWC":
+        return features.permute(0, 3, 1, 2)
+    return features
+
+
+def _load_local(backbone: nn.Module, path: Path, name: str) -> None:
+    if not path.is_file():
+        raise ConfigError(f"model.pretrained: there is no file {path}; expected a .pth or .safetensors file of {name}.")
+    try:
+        state = load_state_dict(str(path), use_ema=True, weights_only=True)
+    except Exception as error:  # torch and safetensors raise a dozen kinds for damaged files
+        raise CheckpointError(f"model.pretrained: cannot read {path}: {error}") from error
+    wanted = backbone.state_dict()
+    missing = [key for key in wanted if key not in state]
+    misshapen = [key for key in wanted if key in state and state[key].shape != wanted[key].shape]
+    if missing or misshapen:
+        wrong = ", ".join([*missing, *misshapen][:3])
+        raise CheckpointError(
+            f"model.pretrained: {path} is not a {name}: {len(missing)} of {len(wanted)} tensors are missing and "
+            f"{len(misshapen)} have another shape (such as {wrong}). Give a file of the same architecture and options."
+        )
+    backbone.load_state_dict({key: state[key] for key in wanted})

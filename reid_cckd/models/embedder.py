@@ -1,0 +1,94 @@
+"""The embedding network: timm backbone, pooling, optional projection, BNNeck, class head."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from reid_cckd.batch import Output
+from reid_cckd.errors import ConfigError
+from reid_cckd.models.backbone import create_backbone, feature_map, normalisation
+from reid_cckd.models.pooling import GAP, GeM
+
+POOLING: dict[str, type[nn.Module]] = {"gap": GAP, "gem": GeM}
+
+
+class Embedder(nn.Module):
+    """uint8 images in, `Output` out; normalises its input by its own backbone's statistics.
+
+    The neck is Luo et al.'s BNNeck ("Bag of Tricks", CVPRW 2019): metric losses see the embedding before the
+    batch norm, the classifier (without bias) and retrieval the one after it. ``num_classes`` None gives no head.
+
+    Raises:
+        ConfigError: no such backbone, a refused option, or images of this size do not fit it.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        backbone: str,
+        *,
+        image_size: tuple[int, int],
+        num_classes: int | None = None,
+        pretrained: bool | str = False,
+        options: dict[str, Any] | None = None,
+        pooling: Literal["gap", "gem"] = "gap",
+        embedding: int | None = None,
+        neck: Literal["bn", "none"] = "bn",
+    ) -> None:
+        super().__init__()
+        self.image_size = image_size
+        self.backbone = create_backbone(backbone, pretrained, options or {})
+        mean, std = normalisation(self.backbone)
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1) * 255, persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1) * 255, persistent=False)
+        self.pool = POOLING[pooling]()
+        features = self._feature_width(backbone)
+        self.width = embedding or features
+        self.project = nn.Linear(features, self.width) if embedding else nn.Identity()
+        self.neck = _bnneck(self.width) if neck == "bn" else nn.Identity()
+        self.head = None if num_classes is None else _head(self.width, num_classes)
+
+    def forward(self, images: Tensor) -> Output:
+        """``images``: (N, 3, H, W) uint8 (or float in [0, 255])."""
+        maps = feature_map(self.backbone, self.normalise(images))
+        embedding: Tensor = self.project(self.pool(maps))
+        neck: Tensor = self.neck(embedding)
+        logits = None if self.head is None else self.head(neck)
+        return Output(embedding, neck, logits, maps)
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """Zero mean and unit variance by the backbone's own statistics."""
+        return (images.to(self.mean.dtype) - self.mean) / self.std
+
+    def _feature_width(self, name: str) -> int:
+        """Found by one blank image, which also shows whether the backbone takes this size."""
+        training = self.backbone.training
+        self.backbone.eval()
+        try:
+            with torch.no_grad():
+                return feature_map(self.backbone, torch.zeros(1, 3, *self.image_size)).shape[1]
+        except (RuntimeError, AssertionError, ValueError) as error:
+            height, width = self.image_size
+            raise ConfigError(
+                f"model.backbone: {name} does not take images of {height} x {width} (height x width): {error}. "
+                f"Change data.image_size, or for a transformer set model.options: {{img_size: [{height}, {width}]}}."
+            ) from error
+        finally:
+            self.backbone.train(training)
+
+
+def _bnneck(width: int) -> nn.Module:
+    neck = nn.BatchNorm1d(width)
+    neck.bias.requires_grad_(False)  # the space stays centred, as the classifier without bias needs
+    return neck
+
+
+def _head(width: int, num_classes: int) -> nn.Module:
+    head = nn.Linear(width, num_classes, bias=False)
+    nn.init.normal_(head.weight, std=0.001)
+    return head
