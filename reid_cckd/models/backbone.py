@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import timm
-from timm.data import resolve_model_data_config
-from timm.models import load_state_dict
+from timm.data.config import resolve_model_data_config
+from timm.models._helpers import load_state_dict
 from torch import Tensor, nn
 
 from reid_cckd.errors import CheckpointError, ConfigError

@@ -1,0 +1,30 @@
+"""The training loop, checkpoints, extraction, and what a network costs."""
+
+from reid_cckd.engine.checkpoint import file_hash, load_checkpoint, save_checkpoint
+from reid_cckd.engine.cost import count_macs, count_parameters, milliseconds_per_image
+from reid_cckd.engine.device import autocast, pick_device
+from reid_cckd.engine.extract import Embeddings, extract
+from reid_cckd.engine.interrupt import Interrupted
+from reid_cckd.engine.optim import create_optimizer, create_schedule
+from reid_cckd.engine.tracking import RunLog
+from reid_cckd.engine.trainer import Position, Trainer, TrainingData
+
+__all__ = [
+    "Embeddings",
+    "Interrupted",
+    "Position",
+    "RunLog",
+    "Trainer",
+    "TrainingData",
+    "autocast",
+    "count_macs",
+    "count_parameters",
+    "create_optimizer",
+    "create_schedule",
+    "extract",
+    "file_hash",
+    "load_checkpoint",
+    "milliseconds_per_image",
+    "pick_device",
+    "save_checkpoint",
+]

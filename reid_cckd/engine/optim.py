@@ -1,0 +1,60 @@
+"""timm's optimisers and schedules, stepped once per update."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from timm.optim import create_optimizer_v2
+from timm.scheduler import create_scheduler_v2
+from timm.scheduler.scheduler import Scheduler
+from torch import nn
+from torch.optim import Optimizer
+
+from reid_cckd.errors import ConfigError
+
+
+def create_optimizer(
+    networks: Sequence[nn.Module], name: str, lr: float, weight_decay: float, options: dict[str, Any]
+) -> Optimizer:
+    """One optimiser over the trainable parameters of all networks (the student, and losses that learn).
+
+    Raises:
+        ConfigError: timm has no such optimiser, or it refuses an option.
+    """
+    everything = nn.ModuleList(networks)
+    try:
+        optimizer: Optimizer = create_optimizer_v2(everything, name, lr=lr, weight_decay=weight_decay, **options)
+    except (ValueError, TypeError, AssertionError, KeyError, RuntimeError) as error:
+        raise ConfigError(f"optim: timm cannot make the optimiser {name!r} with {options}: {error}") from error
+    return optimizer
+
+
+def create_schedule(
+    optimizer: Optimizer,
+    name: str,
+    *,
+    epochs: int,
+    steps_per_epoch: int,
+    warmup_epochs: int,
+    min_lr: float,
+    milestones: Sequence[int],
+    decay_rate: float,
+) -> Scheduler:
+    """A schedule that is a function of the number of updates alone, so that a resumed run continues it exactly."""
+    constant = name == "constant"
+    schedule: Scheduler
+    schedule, _ = create_scheduler_v2(
+        optimizer,
+        sched="multistep" if constant else name,
+        num_epochs=epochs,
+        warmup_epochs=warmup_epochs,
+        warmup_lr=0.0 if warmup_epochs == 0 else optimizer.param_groups[0]["lr"] / (warmup_epochs * steps_per_epoch),
+        min_lr=min_lr,
+        decay_milestones=[] if constant else list(milestones),
+        decay_rate=decay_rate if name == "multistep" else 1.0,
+        step_on_epochs=False,
+        updates_per_epoch=steps_per_epoch,
+    )
+    schedule.step_update(0)
+    return schedule
