@@ -1,0 +1,1 @@
+"""Images on disk: layouts, decoding, augmentation, caching, checking and synthetic pedestrians."""

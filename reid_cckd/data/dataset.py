@@ -1,0 +1,132 @@
+"""Images for a DataLoader: decoded, cached and augmented, the same for any number of workers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+from tqdm import tqdm
+
+from reid_cckd.batch import Batch
+from reid_cckd.data.augment import Augment
+from reid_cckd.data.folders import SHOWN
+from reid_cckd.data.images import BadImage, DamagedImageError, image_or_reason, in_threads, read_image
+from reid_cckd.data.manifest import Manifest
+from reid_cckd.errors import DataError
+
+Item = tuple[Tensor, int, int]
+
+
+class ImageDataset(Dataset[Item]):
+    """Map-style images of a manifest.
+
+    Item ``i`` is ((3, H, W) uint8 RGB, class label, i). With an ``augment`` it depends on (seed, epoch, i) alone, and
+    on how often i came before in the batch: a sampler that repeats an image gets different views of it.
+
+    ``labels``: (N,) int64 class of each row. ``image_size``: (H, W). ``cache="memory"`` decodes everything once into
+    one (N, H, W, 3) tensor that workers share. ``on_bad_image="skip"`` decodes every image once before training and
+    leaves the damaged ones out of ``manifest`` and ``labels``; they are listed in ``bad``. With "error" the first
+    damaged image met raises.
+
+    Raises:
+        DataError: a damaged image (DamagedImageError), or none left.
+        ValueError: labels of another length, or an option that does not exist.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        labels: NDArray[np.int64],
+        image_size: tuple[int, int],
+        augment: Augment | None = None,
+        seed: int = 0,
+        on_bad_image: Literal["error", "skip"] = "error",
+        cache: Literal["none", "memory"] = "none",
+    ) -> None:
+        _check_arguments(manifest, labels, on_bad_image, cache)
+        self.image_size, self.augment, self.seed = image_size, augment, seed
+        self.bad: list[BadImage] = []
+        self._pixels: Tensor | None = None
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # seen by workers that already run
+        if cache == "memory" or on_bad_image == "skip":
+            self.bad = self._decode_all(manifest, keep=cache == "memory")
+        if self.bad and on_bad_image == "error":
+            raise DamagedImageError(_damaged_message(manifest, self.bad))
+        good = ~np.isin(np.arange(len(manifest)), [image.row for image in self.bad])
+        if not good.any():
+            raise DataError(f"None of the {len(manifest):,} images of {manifest.name} at {manifest.root} can be used.")
+        self.manifest = manifest.take(good) if self.bad else manifest
+        self.labels = np.asarray(labels, dtype=np.int64)[good]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Draw other augmentations; reaches workers that already run."""
+        self._epoch.fill_(epoch)
+
+    def __getitem__(self, index: int) -> Item:
+        return self._item(int(index), repeat=0)
+
+    def __getitems__(self, indices: Sequence[int]) -> list[Item]:
+        """The items of one batch (a DataLoader's fetcher calls this instead of ``__getitem__``)."""
+        seen: Counter[int] = Counter()
+        items = []
+        for index in map(int, indices):
+            items.append(self._item(index, repeat=seen[index]))
+            seen[index] += 1
+        return items
+
+    def _item(self, index: int, repeat: int) -> Item:
+        if self._pixels is None:
+            image = read_image(self.manifest.path(index), self.image_size)
+        else:
+            image = self._pixels[index].numpy()
+        if self.augment is not None:
+            image = self.augment(image, seed=self.seed, epoch=int(self._epoch), index=index, repeat=repeat)
+        return torch.from_numpy(image.transpose(2, 0, 1)), int(self.labels[index]), index
+
+    def _decode_all(self, manifest: Manifest, keep: bool) -> list[BadImage]:
+        """Decode every image, into the cache if ``keep``, and return the damaged ones."""
+        total, bad = len(manifest), list[BadImage]()
+        pixels = torch.empty((total if keep else 1, *self.image_size, 3), dtype=torch.uint8)
+        size = f"{pixels.nbytes / 1e9:.1f} GB" if keep else "check"
+        decoded = in_threads(lambda row: image_or_reason(manifest.path(row), self.image_size), range(total))
+        for row, image in enumerate(tqdm(decoded, f"decode ({size})", total, delay=1, leave=False)):
+            if isinstance(image, str):
+                bad.append(BadImage(row, manifest.paths[row], image))
+            elif keep:
+                pixels[row - len(bad)] = torch.from_numpy(image)
+        # Forked workers share these pages, spawned ones get them through shared memory: nobody writes to them again.
+        self._pixels = pixels[: total - len(bad)] if keep else None
+        return bad
+
+
+def collate(items: Sequence[Item]) -> Batch:
+    """One batch of items: images (N, 3, H, W) uint8, labels and indices (N,) int64."""
+    images, labels, index = zip(*items, strict=True)
+    return Batch(torch.stack(images), torch.tensor(labels), torch.tensor(index))
+
+
+def _check_arguments(manifest: Manifest, labels: NDArray[np.int64], on_bad_image: str, cache: str) -> None:
+    if len(labels) != len(manifest):
+        raise ValueError(f"labels has {len(labels)} entries, expected one for each of {len(manifest)} images")
+    if on_bad_image not in ("error", "skip"):
+        raise ValueError(f"on_bad_image is {on_bad_image!r}, expected 'error' or 'skip'")
+    if cache not in ("none", "memory"):
+        raise ValueError(f"cache is {cache!r}, expected 'none' or 'memory'")
+
+
+def _damaged_message(manifest: Manifest, bad: Sequence[BadImage]) -> str:
+    shown = "; ".join(f"{image.path}: {image.reason}" for image in bad[:SHOWN])
+    more = f"; and {len(bad) - SHOWN} more" if len(bad) > SHOWN else ""
+    return (
+        f"{len(bad):,} of {len(manifest):,} images below {manifest.root} cannot be decoded ({shown}{more}). Restore "
+        "the files, or let the run skip damaged images (on_bad_image: skip)."
+    )
