@@ -167,6 +167,11 @@ class Config:
         yield from _term_contradictions(self)
         if self.optim.schedule == "multistep" and not self.optim.milestones:
             yield "optim.milestones", "the multistep schedule needs its epochs, for example [40, 70]"
+        if self.sampler.kind == "cur" and self.sampler.samples_per_class == 1:
+            yield (
+                "sampler.samples_per_class",
+                "1 puts no two images of a person in a batch; set 2 or more, or kind: uniform",
+            )
         if self.sampler.camera_aware and self.sampler.kind != "cur":
             yield (
                 "sampler.camera_aware",

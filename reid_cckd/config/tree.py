@@ -71,14 +71,12 @@ def read_tree(path: Path, faults: list[Fault]) -> Node:
 
 def parse_tree(text: str, where: str, faults: list[Fault]) -> Node:
     """Parse YAML text; ``where`` names its source in messages."""
-    loader = _Loader(text)
     try:
+        loader = _Loader(text)
         root = loader.get_single_node()
         return Node({}, where) if root is None else _convert(loader, root, where, "", faults)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # such as the date 2001-99-99, or *a inside &a
         raise ConfigError(f"{where} is not valid YAML: {' '.join(str(error).split())}") from error
-    finally:
-        loader.dispose()
 
 
 def _convert(loader: _Loader, node: yaml.Node, source: str, key: str, faults: list[Fault]) -> Node:

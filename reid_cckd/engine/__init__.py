@@ -4,6 +4,7 @@ from reid_cckd.engine.checkpoint import file_hash, load_checkpoint, save_checkpo
 from reid_cckd.engine.cost import count_macs, count_parameters, milliseconds_per_image
 from reid_cckd.engine.device import autocast, pick_device
 from reid_cckd.engine.extract import Embeddings, extract
+from reid_cckd.engine.feed import Feed
 from reid_cckd.engine.interrupt import Interrupted
 from reid_cckd.engine.optim import create_optimizer, create_schedule
 from reid_cckd.engine.tracking import RunLog
@@ -11,6 +12,7 @@ from reid_cckd.engine.trainer import Position, Trainer, TrainingData
 
 __all__ = [
     "Embeddings",
+    "Feed",
     "Interrupted",
     "Position",
     "RunLog",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,7 +73,7 @@ def extract(
     count: int,
     *,
     device: torch.device,
-    precision: AbstractContextManager[object],
+    precision: Callable[[], AbstractContextManager[object]],
     on: Literal["embedding", "neck"] = "neck",
     flip: bool = False,
 ) -> Tensor:
@@ -87,7 +87,7 @@ def extract(
     try:
         for batch in batches:
             images = batch.images.to(device, non_blocking=True)
-            with precision:
+            with precision():
                 rows = _embed(network, images, on, flip)
             if vectors is None:
                 vectors = torch.empty(count, rows.shape[1])

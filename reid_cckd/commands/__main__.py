@@ -1,0 +1,38 @@
+"""`reid-cckd COMMAND ...`"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable, Sequence
+
+COMMANDS = {
+    "train": "train a teacher or a student from a YAML file",
+    "test": "evaluate a checkpoint, or saved embeddings",
+    "data": "check a data set on disk, or write a synthetic one",
+    "quickstart": "teacher, student, KD and CCKD on synthetic pedestrians, with a table at the end",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; its own --help says what it takes."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_usage())
+        return 0 if arguments else 2
+    if arguments[0] not in COMMANDS:
+        print(f"reid-cckd: there is no command {arguments[0]!r}.\n\n{_usage()}", file=sys.stderr)
+        return 2
+    command: Callable[[list[str]], int] = importlib.import_module(f"reid_cckd.commands.{arguments[0]}").main
+    return command(arguments[1:])
+
+
+def _usage() -> str:
+    rows = "\n".join(f"  {name:<12}{text}" for name, text in COMMANDS.items())
+    return (
+        f"usage: reid-cckd COMMAND ...\n\n{rows}\n\nreid-cckd COMMAND --help shows a command's arguments with examples."
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

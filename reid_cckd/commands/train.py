@@ -1,0 +1,102 @@
+"""`reid-cckd train CONFIG [key=value ...]`: a teacher, a plain student, a KD or CCKD student."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from reid_cckd import build
+from reid_cckd.assess import Judge
+from reid_cckd.commands.console import make_parser, run
+from reid_cckd.commands.reporting import print_scores, report_run
+from reid_cckd.config import Config, dump_config, load_config, to_dict
+from reid_cckd.engine import Trainer, pick_device
+from reid_cckd.errors import ConfigError
+from reid_cckd.files import atomic_path
+
+# A resumed run may change these: they move files and time, not results.
+FREE_ON_RESUME = (
+    "data.root",
+    "data.workers",
+    "data.cache",
+    "train.device",
+    "train.checkpoint_every",
+    "teacher.checkpoint",
+)
+
+EXAMPLES = """\
+  reid-cckd train configs/omniglot/teacher.yaml data.root=/data/omniglot
+  reid-cckd train configs/msmt17/cckd.yaml objective.beta=100 seed=1 output=runs/beta100
+  reid-cckd train configs/msmt17/cckd.yaml --resume"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry of the command."""
+    parser = make_parser("train", "Train what a YAML file describes; key=value arguments win over the file.", EXAMPLES)
+    parser.add_argument("config", type=Path, help="a YAML file, such as those in configs/")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="for example optim.lr=1e-3")
+    parser.add_argument("--resume", action="store_true", help="continue from the run's last checkpoint, if it has one")
+    return run(_command, parser, argv)
+
+
+def _command(arguments: argparse.Namespace) -> None:
+    train(load_config(arguments.config, arguments.overrides), resume=arguments.resume)
+
+
+def train(config: Config, resume: bool = False) -> Path:
+    """Run a configuration to its end and return its folder, with checkpoints, log, curves and report in it.
+
+    Raises:
+        UserError: something in the configuration, the data or a checkpoint that the user can mend.
+    """
+    folder = Path(config.output)
+    last = folder / "last.pt"
+    if last.exists() and not resume:
+        raise ConfigError(f"{folder} already holds a run. Continue it with --resume, or choose another output=FOLDER.")
+    if resume and (folder / "config.yaml").exists():
+        _check_same(config, load_config(folder / "config.yaml"), folder)
+    _write_config(config, folder)
+    trainer, judge = _prepare(config)
+    if last.exists():
+        trainer.resume(last)
+        print(f"Resumed {last} at epoch {trainer.position.epoch + 1}, step {trainer.position.step}.")
+    trainer.fit()
+    report_run(config, trainer, judge)
+    return folder
+
+
+def _prepare(config: Config) -> tuple[Trainer, Judge]:
+    torch.manual_seed(config.seed)
+    device = pick_device(config.train.device)
+    manifest = build.read_manifest(config.data)
+    print(f"{manifest.name} at {manifest.root}: {manifest.summary()}")
+    judge = Judge(manifest, config.evaluation, config.data, device, build.precision(config, device))
+    teacher = None if config.teacher is None else build.load_network(config.teacher.checkpoint)
+    if teacher is not None:
+        print_scores(f"teacher {config.teacher.checkpoint}", judge(build.Teacher(teacher.network).to(device)))
+    return build.build_trainer(config, manifest.select("train"), teacher, device, judge), judge
+
+
+def _write_config(config: Config, folder: Path) -> None:
+    with atomic_path(folder / "config.yaml") as temporary:
+        temporary.write_text(dump_config(config), encoding="utf-8")
+
+
+def _check_same(config: Config, before: Config, folder: Path) -> None:
+    """A resumed run must be the run that was interrupted."""
+    new, old = _flat(to_dict(config)), _flat(to_dict(before))
+    changed = [key for key in sorted(new.keys() | old.keys()) if new.get(key) != old.get(key)]
+    changed = [key for key in changed if key not in FREE_ON_RESUME]
+    if changed:
+        lines = "".join(f"\n  {key}: {old.get(key)!r} -> {new.get(key)!r}" for key in changed)
+        raise ConfigError(f"{folder} was started with other settings; undo these or choose another output:{lines}")
+
+
+def _flat(value: object, prefix: str = "") -> dict[str, object]:
+    if not isinstance(value, dict):
+        return {prefix: value}
+    items = ((f"{prefix}.{key}" if prefix else key, item) for key, item in value.items())
+    return {path: leaf for key, item in items for path, leaf in _flat(item, key).items()}

@@ -1,0 +1,64 @@
+"""Batches of an epoch from any number on: a data set, a batch sampler and torch's DataLoader."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from reid_cckd.batch import Batch
+
+
+class EpochDataset(Protocol):
+    """A data set whose augmentation is a function of the epoch."""
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch, in worker processes too."""
+
+
+class EpochSampler(Protocol):
+    """A batch sampler that can start anywhere."""
+
+    def __len__(self) -> int: ...
+    def __iter__(self) -> Iterator[list[int]]: ...
+    def set_epoch(self, epoch: int) -> None: ...
+    def state_dict(self, batches: int | None = None) -> dict[str, Any]: ...
+    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
+
+
+@dataclass(frozen=True)
+class Feed:
+    """`TrainingData` over a map-style data set; what is in a batch never depends on the number of workers."""
+
+    dataset: EpochDataset
+    sampler: EpochSampler
+    collate: Callable[[Sequence[Any]], Batch]
+    name_of: Callable[[int], str]
+    workers: int
+    pin_memory: bool
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+    def batches(self, epoch: int, start: int) -> Iterator[Batch]:
+        """The batches of an epoch from number ``start`` on."""
+        assert isinstance(self.dataset, Dataset)
+        self.dataset.set_epoch(epoch)
+        self.sampler.set_epoch(epoch)
+        self.sampler.load_state_dict(self.sampler.state_dict(batches=start))
+        loader = DataLoader(
+            self.dataset,
+            batch_sampler=self.sampler,  # type: ignore[arg-type]  (torch asks for the class, the protocol suffices)
+            collate_fn=self.collate,
+            num_workers=self.workers,
+            pin_memory=self.pin_memory,
+            generator=torch.Generator().manual_seed(epoch),  # seeds of workers; the global generator stays untouched
+        )
+        yield from loader
+
+    def image_name(self, index: int) -> str:
+        """The path of an image, for messages."""
+        return self.name_of(index)
