@@ -1,0 +1,173 @@
+"""Checkpoints, extraction, schedules and costs; the loop itself is tested end to end in tests/commands."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from reid_cckd.batch import Batch, Output
+from reid_cckd.engine import (
+    Embeddings,
+    RunLog,
+    count_macs,
+    count_parameters,
+    create_optimizer,
+    create_schedule,
+    extract,
+    load_checkpoint,
+    pick_device,
+    save_checkpoint,
+)
+from reid_cckd.engine.device import autocast
+from reid_cckd.engine.tracking import RunningMeans
+from reid_cckd.errors import CheckpointError, ConfigError, DataError
+
+
+class Sums(nn.Module):
+    """An embedding that a person can compute: (sum of the left half, sum of the right half)."""
+
+    def forward(self, images: torch.Tensor) -> Output:
+        left, right = images.float().chunk(2, dim=-1)
+        rows = torch.stack([left.sum(dim=(1, 2, 3)), right.sum(dim=(1, 2, 3))], dim=1)
+        return Output(rows, -rows, None, images)
+
+
+def batches(count: int) -> list[Batch]:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (count, 3, 4, 4), dtype=torch.uint8, generator=generator)
+    rows = torch.randperm(count, generator=generator)
+    return [Batch(images[part], part, part) for part in rows.split(3)]
+
+
+def embed(**options: object) -> torch.Tensor:
+    cpu = torch.device("cpu")
+    return extract(Sums(), batches(7), 7, device=cpu, precision=lambda: autocast(cpu, "off"), **options)  # type: ignore[arg-type]
+
+
+def test_checkpoint_round_trip_and_refusals(tmp_path: Path) -> None:
+    path = tmp_path / "last.pt"
+    save_checkpoint(path, {"model": {"w": torch.arange(3.0)}, "config": {"a": [1, None, "x"]}})
+    assert torch.equal(load_checkpoint(path)["model"]["w"], torch.arange(3.0))
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(CheckpointError, match="truncated"):
+        load_checkpoint(path)
+    with pytest.raises(CheckpointError, match=r"holds last\.pt"):
+        load_checkpoint(tmp_path / "best.pt")
+    torch.save({"state_dict": {}}, path)
+    with pytest.raises(CheckpointError, match=r"model\.pretrained"):
+        load_checkpoint(path)
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+def test_a_checkpoint_runs_no_code(tmp_path: Path) -> None:
+    class Payload:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return (Path.touch, (tmp_path / "ran",))  # type: ignore[return-value]
+
+    torch.save({"format": "reid_cckd/1", "model": Payload()}, tmp_path / "evil.pt")
+    (tmp_path / "evil2.pt").write_bytes(pickle.dumps(Payload()))
+    for name in ("evil.pt", "evil2.pt"):
+        with pytest.raises(CheckpointError):
+            load_checkpoint(tmp_path / name)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_rows_follow_the_index_whatever_the_order() -> None:
+    order = torch.cat([batch.index for batch in batches(7)])
+    images = torch.cat([batch.images for batch in batches(7)])
+    expected = torch.empty(7, 2)
+    expected[order] = Sums()(images).neck
+    assert torch.equal(embed(), expected)
+    assert torch.equal(embed(on="embedding"), -expected)
+
+
+def test_flip_averages_both_directions() -> None:
+    plain, flipped = torch.nn.functional.normalize(embed()), embed(flip=True)
+    assert torch.allclose(flipped, (plain + plain.flip(1)) / 2)
+
+
+def test_nothing_to_extract_is_an_error() -> None:
+    cpu = torch.device("cpu")
+    with pytest.raises(DataError, match="empty"):
+        extract(Sums(), [], 0, device=cpu, precision=lambda: autocast(cpu, "off"))
+
+
+def test_embeddings_file_round_trip_and_refusals(tmp_path: Path) -> None:
+    rows = Embeddings(np.eye(3, dtype=np.float32), np.arange(3), np.ones(3, np.int64), np.array(list("abc")), "hash")
+    rows.save(tmp_path / "query.npz")
+    again = Embeddings.load(tmp_path / "query.npz")
+    assert np.array_equal(again.vectors, rows.vectors)
+    assert (again.paths.tolist(), again.source) == (["a", "b", "c"], "hash")
+    np.savez(tmp_path / "short.npz", vectors=np.eye(3), labels=[1], cameras=[1], paths=["a"], source="")
+    with pytest.raises(DataError, match="different lengths"):
+        Embeddings.load(tmp_path / "short.npz")
+    (tmp_path / "cut.npz").write_bytes((tmp_path / "query.npz").read_bytes()[:300])
+    for name in ("cut.npz", "missing.npz"):
+        with pytest.raises(DataError, match=name):
+            Embeddings.load(tmp_path / name)
+
+
+def lrs(name: str, **options: object) -> list[float]:
+    optimizer = create_optimizer([nn.Linear(2, 2)], "sgd", 1.0, 0.0, {})
+    settings = {"warmup_epochs": 1, "min_lr": 0.0, "milestones": (), "decay_rate": 0.1, **options}
+    schedule = create_schedule(optimizer, name, epochs=5, steps_per_epoch=4, **settings)  # type: ignore[arg-type]
+    values = []
+    for step in range(20):
+        values.append(optimizer.param_groups[0]["lr"])
+        schedule.step_update(step + 1)
+    return values
+
+
+def test_schedules_warm_up_and_come_down() -> None:
+    cosine = lrs("cosine")
+    assert cosine[0] == pytest.approx(0.25)
+    assert cosine[:4] == sorted(cosine[:4])
+    assert cosine[4:] == sorted(cosine[4:], reverse=True)
+    assert cosine[-1] < 0.05
+    assert lrs("constant", warmup_epochs=0) == [1.0] * 20
+    steps = lrs("multistep", milestones=(2, 3), warmup_epochs=0)
+    assert (steps[5], steps[9]) == pytest.approx((1.0, 0.1))
+    assert steps[12] == pytest.approx(0.01)
+
+
+def test_unknown_optimiser_and_device_are_named() -> None:
+    with pytest.raises(ConfigError, match="addam"):
+        create_optimizer([nn.Linear(2, 2)], "addam", 1.0, 0.0, {})
+    with pytest.raises(ConfigError, match=r"train\.device"):
+        pick_device("gpu")
+
+
+def test_costs_of_a_layer_a_person_can_count() -> None:
+    network = nn.Sequential(_Float(), nn.Conv2d(3, 5, 3, padding=1, bias=False))
+    assert count_parameters(network) == 5 * 3 * 9
+    assert count_macs(network, (8, 4)) == 5 * 3 * 9 * 8 * 4
+
+
+class _Float(nn.Module):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return images.float()
+
+
+def test_log_is_cut_where_a_run_resumes_and_survives_a_torn_line(tmp_path: Path) -> None:
+    log = RunLog(tmp_path / "log.jsonl")
+    assert log.rows() == []
+    for step in range(1, 5):
+        log.append({"step": step})
+    with log.path.open("a") as file:
+        file.write('{"step": 5, "lo')
+    log.cut_after(3)
+    assert [row["step"] for row in log.rows()] == [1, 2, 3]
+
+
+def test_running_means_continue_from_a_checkpoint() -> None:
+    first, second = RunningMeans(), RunningMeans()
+    first.add({"loss": 1.0})
+    second.load_state_dict(first.state_dict())
+    second.add({"loss": 4.0})
+    assert second.take() == {"loss": 2.5}
+    assert second.take() == {}
