@@ -1,4 +1,4 @@
-"""Augmentation: an albumentations pipeline as written in YAML, checked when built, the same for any number of workers."""
+"""Augmentation: an albumentations pipeline written in YAML, checked when built, the same for any number of workers."""
 
 from __future__ import annotations
 

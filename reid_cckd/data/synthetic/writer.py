@@ -1,0 +1,209 @@
+"""Synthetic pedestrians on disk, in MSMT17_V1's own layout."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import multiprocessing
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import cv2
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from reid_cckd.data.folders import describe
+from reid_cckd.data.layouts import read_msmt17
+from reid_cckd.data.manifest import Manifest
+from reid_cckd.data.synthetic.camera import make_camera, make_visit, photograph
+from reid_cckd.data.synthetic.person import Person, make_people
+from reid_cckd.errors import DataError
+from reid_cckd.files import write_json
+
+MARKER = "synthetic.json"
+REVISION = 1  # raise it with every change of a pixel: sets on disk are then made anew
+NAME = "synthetic pedestrians"
+
+Split = Literal["train", "test"]
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides about the bytes of a set.
+
+    Raises:
+        ValueError: no people, fewer than two cameras, or fewer than four images each (two cameras, query and gallery).
+    """
+
+    train_ids: int
+    test_ids: int
+    images_per_id: int
+    cameras: int
+    size: tuple[int, int]
+    seed: int
+    revision: int = REVISION
+
+    def __post_init__(self) -> None:
+        for name, least in {"train_ids": 1, "test_ids": 1, "images_per_id": 4, "cameras": 2}.items():
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} is {getattr(self, name)}, expected at least {least}")
+        if min(self.size) < 16:
+            raise ValueError(f"size is {self.size}, expected at least 16 x 16")
+
+
+def write_pedestrians(
+    root: str | os.PathLike[str],
+    *,
+    train_ids: int = 160,
+    test_ids: int = 80,
+    images_per_id: int = 20,
+    cameras: int = 6,
+    size: tuple[int, int] = (128, 64),
+    seed: int = 0,
+    workers: int | None = None,
+    reuse: bool = False,
+) -> Manifest:
+    """Make a set at ``root`` in place of an older one; ``size`` is (H, W).
+
+    A person passes two to four cameras. In test, the first image of a person at each camera is a query, the others are
+    the gallery. The same arguments give the same bytes for any number of ``workers`` (default: one per processor).
+    The folder appears when it is complete; a killed run leaves only a hidden one beside it, which the next replaces.
+    With ``reuse``, a complete set of the same arguments is left as it is.
+
+    Raises:
+        DataError: ``root`` holds something that this function did not write.
+        ValueError: numbers too small for a test split with matches across cameras.
+    """
+    recipe = Recipe(train_ids, test_ids, images_per_id, cameras, (int(size[0]), int(size[1])), seed)
+    target = Path(root).expanduser().absolute()
+    with _alone(target):
+        return (_complete(target, recipe) if reuse else None) or _write(target, recipe, workers)
+
+
+ensure_pedestrians = partial(write_pedestrians, reuse=True)
+
+
+def _complete(target: Path, recipe: Recipe) -> Manifest | None:
+    try:
+        if json.loads((target / MARKER).read_text()) == json.loads(json.dumps(asdict(recipe))):
+            return read_msmt17(target, name=NAME)
+    except (OSError, ValueError, DataError):  # no marker, half a marker, or images gone since
+        pass
+    return None
+
+
+def _write(target: Path, recipe: Recipe, workers: int | None) -> Manifest:
+    if target.exists() and not (target / MARKER).is_file() and any(target.iterdir()):
+        raise DataError(
+            f"Synthetic pedestrians cannot be written to {describe(target)}: without {MARKER} it is not a set made by "
+            "this command, and nothing of yours is deleted. Choose an empty or a new folder."
+        )
+    part = target.with_name(f".{target.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    _write_images(part, recipe, workers)
+    write_json(part / MARKER, asdict(recipe))
+    shutil.rmtree(target, ignore_errors=True)
+    part.rename(target)
+    return read_msmt17(target, name=NAME)
+
+
+def _write_images(part: Path, recipe: Recipe, workers: int | None) -> None:
+    """Draw everybody in parallel, then write the lists."""
+    jobs: list[tuple[Split, int]] = [("train", person) for person in range(recipe.train_ids)]
+    jobs += [("test", person) for person in range(recipe.test_ids)]
+    lists: dict[str, list[str]] = {"train": [], "val": [], "query": [], "gallery": []}
+    draw = partial(_draw_person, part, recipe)
+    bar = tqdm(total=len(jobs) * recipe.images_per_id, desc="synthetic pedestrians", unit="image", delay=1, leave=False)
+    with bar, _map(draw, jobs, workers) as results:
+        for rows in results:
+            for name, line in rows:
+                lists[name].append(line)
+            bar.update(len(rows))
+    for name, lines in lists.items():
+        (part / f"list_{name}.txt").write_text("".join(f"{line}\n" for line in lines))
+
+
+def _draw_person(part: Path, recipe: Recipe, job: tuple[Split, int]) -> list[tuple[str, str]]:
+    """All images of one person on disk; (list, line) of each."""
+    split, number = job
+    person = _people(recipe, split)[number]
+    rng = np.random.default_rng([recipe.seed, 3, split == "test", number])
+    visited = min(int(rng.integers(2, 5)), recipe.cameras, recipe.images_per_id // 2)
+    cameras = rng.choice(recipe.cameras, visited, replace=False) + 1
+    shares = np.array_split(np.arange(recipe.images_per_id), visited)
+    folder = part / split / f"{number:04d}"
+    folder.mkdir(parents=True)
+    rows = [
+        row
+        for camera, share in zip(cameras, shares, strict=True)
+        for row in _draw_visit(folder, recipe, person, int(camera), share.tolist(), rng)
+    ]
+    names = _lists_of(split, [first for _, first in rows])
+    return [(name, f"{folder.name}/{file} {number}") for name, (file, _) in zip(names, rows, strict=True)]
+
+
+def _draw_visit(
+    folder: Path, recipe: Recipe, person: Person, number: int, images: list[int], rng: np.random.Generator
+) -> list[tuple[str, bool]]:
+    """The images of one walk past camera ``number``: file name, and whether it is the first of the walk."""
+    camera = make_camera(number, recipe.size, recipe.seed)
+    visit = make_visit(camera, recipe.size, rng)
+    day, frame = int(rng.integers(1, 29)), int(rng.integers(0, 5000))
+    rows = []
+    for image in images:
+        frame += int(rng.integers(8, 40))
+        file = f"{folder.name}_{image:03d}_{number:02d}_03{day:02d}{visit.time}_{frame:04d}_0.jpg"
+        pixels = photograph(person, camera, visit, recipe.size, rng)
+        Image.fromarray(pixels).save(folder / file, quality=camera.quality)
+        rows.append((file, image == images[0]))
+    return rows
+
+
+def _lists_of(split: Split, first: list[bool]) -> list[str]:
+    """The list file of each image of a person: in training, the last is for validation."""
+    if split == "train":
+        return ["train"] * (len(first) - 1) + ["val"]
+    return ["query" if is_first else "gallery" for is_first in first]
+
+
+@lru_cache(maxsize=4)
+def _people(recipe: Recipe, split: Split) -> list[Person]:
+    if split == "train":
+        return make_people(recipe.train_ids, recipe.seed, start=0)
+    return make_people(recipe.test_ids, recipe.seed, start=1)
+
+
+@contextlib.contextmanager
+def _map(draw: Callable[[T], R], jobs: Sequence[T], workers: int | None) -> Iterator[Iterator[R]]:
+    """``map`` over processes, which end with the block."""
+    count = min(workers or os.cpu_count() or 1, len(jobs))
+    if count <= 1:
+        yield map(draw, jobs)
+        return
+    method = "fork" if "fork" in multiprocessing.get_all_start_methods() else None  # spawning imports torch anew
+    context = multiprocessing.get_context(method)
+    with ProcessPoolExecutor(count, mp_context=context, initializer=cv2.setNumThreads, initargs=(0,)) as pool:
+        try:
+            yield pool.map(draw, jobs)
+        except BaseException:  # an interrupt should not wait for everybody who is still to be drawn
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+@contextlib.contextmanager
+def _alone(target: Path) -> Iterator[None]:
+    """Let processes that want the same set wait for the one that writes it."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with target.with_name(f".{target.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
