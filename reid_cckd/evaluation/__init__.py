@@ -1,0 +1,8 @@
+"""Pure functions: embeddings in, numbers out. Needs numpy and torch only.
+
+Scores are cosine similarities (higher is closer), metrics are fractions in [0, 1].
+"""
+
+from reid_cckd.evaluation.retrieval import RetrievalResult, evaluate_retrieval
+
+__all__ = ["RetrievalResult", "evaluate_retrieval"]

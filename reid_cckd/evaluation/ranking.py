@@ -1,0 +1,190 @@
+"""Where the true matches of each query stand in its ranking, without sorting the ranking or keeping the scores."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from reid_cckd.evaluation.rows import Codes, Rows
+
+Progress = Callable[[int, int], None]  # queries done, queries in all
+
+_SCORES = 24 * 2**20  # scores held at a time: 96 MiB
+_TILE = 4 * 2**20  # scores of one matrix product: 16 MiB, which the caches still serve
+_FEWEST = 16  # queries in a chunk, however long the gallery
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Pairs (query, gallery item) of a chunk of queries, sorted by query: true matches, and junk to be left out."""
+
+    rows: NDArray[np.int64]
+    columns: NDArray[np.int64]
+    junk_rows: NDArray[np.int64]
+    junk_columns: NDArray[np.int64]
+
+
+class Relevance:
+    """Which gallery items are true matches of a query (same id) and which of those are junk (same id and same tag).
+
+    The tag is the camera in re-identification. Where query and gallery are one set it is the row's own number.
+    """
+
+    def __init__(
+        self, query_ids: Codes, gallery_ids: Codes, query_tags: Codes | None = None, gallery_tags: Codes | None = None
+    ) -> None:
+        self.order = np.argsort(gallery_ids, kind="stable")
+        grouped = gallery_ids[self.order]
+        self.first = np.searchsorted(grouped, query_ids, side="left")
+        self.counts = np.searchsorted(grouped, query_ids, side="right") - self.first
+        self.query_tags, self.gallery_tags = query_tags, gallery_tags
+
+    def pairs(self, start: int, stop: int) -> Pairs:
+        """The pairs of queries start ... stop; rows count from ``start``, columns rise within a row."""
+        counts = self.counts[start:stop]
+        rows = np.repeat(np.arange(len(counts)), counts)
+        within = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
+        columns = self.order[self.first[start:stop][rows] + within]
+        if self.query_tags is None or self.gallery_tags is None:
+            return Pairs(rows, columns, rows[:0], columns[:0])
+        junk = self.query_tags[start:stop][rows] == self.gallery_tags[columns]
+        return Pairs(rows[~junk], columns[~junk], rows[junk], columns[junk])
+
+
+@dataclass(frozen=True)
+class Positions:
+    """0-based places of the true matches in each query's ranking, best first, junk not counted.
+
+    Query q owns ``places[offsets[q]:offsets[q + 1]]``.
+    """
+
+    places: NDArray[np.int64]
+    offsets: NDArray[np.int64]
+
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """True matches of each query."""
+        return np.diff(self.offsets)
+
+
+def match_positions(
+    query: Rows, gallery: Rows, relevance: Relevance, chunk: int | None = None, progress: Progress | None = None
+) -> Positions:
+    """Rank every true match exactly; time is that of the matrix product, memory ``chunk`` x gallery float32.
+
+    Items are ranked by descending similarity; equal ones keep the gallery's order, as a stable sort does.
+    """
+    places, counts = [], []
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        for start, scores in score_chunks(query, gallery, chunk):
+            pairs = relevance.pairs(start, start + len(scores))
+            places.append(_places(scores, pairs, pool))
+            counts.append(np.bincount(pairs.rows, minlength=len(scores)))
+            if progress is not None:
+                progress(start + len(scores), len(query))
+    offsets = np.concatenate([[0], np.cumsum(np.concatenate(counts))])
+    return Positions(np.concatenate(places), offsets)
+
+
+def score_chunks(query: Rows, gallery: Rows, chunk: int | None = None) -> Iterator[tuple[int, Tensor]]:
+    """(first query, (chunk, gallery) cosine similarities) in turn; the tensor is one buffer, overwritten each time."""
+    size = min(chunk or chunk_size(len(gallery)), len(query))
+    buffer = torch.empty(size, len(gallery), device=query.device)
+    for start in range(0, len(query), size):
+        rows = query.unit(start, start + size)
+        scores = buffer[: len(rows)]
+        _fill(scores, rows, gallery)
+        yield start, scores
+
+
+def chunk_size(gallery_size: int) -> int:
+    """Queries scored together when the caller does not say."""
+    return max(_FEWEST, _SCORES // gallery_size)
+
+
+def _fill(scores: Tensor, queries: Tensor, gallery: Rows) -> None:
+    """Write all similarities; dividing scores by lengths spares a normalised copy of the gallery."""
+    step = max(256, _TILE // len(queries))
+    for a in range(0, len(gallery), step):
+        items = gallery.raw(a, a + step)
+        part = scores[:, a : a + len(items)]
+        torch.mm(queries, items.T, out=part)
+        part.div_(gallery.length(items, a))
+
+
+def _places(scores: Tensor, pairs: Pairs, pool: ThreadPoolExecutor) -> NDArray[np.int64]:
+    if scores.device.type != "cpu":
+        return _places_on_device(scores, pairs)
+    table = scores.numpy()
+    table[pairs.junk_rows, pairs.junk_columns] = -np.inf
+    wanted = table[pairs.rows, pairs.columns]
+    bounds = np.searchsorted(pairs.rows, np.arange(len(table) + 1))
+    places = np.empty(len(wanted), dtype=np.int64)
+
+    def rank(rows: range) -> None:
+        for row in rows:
+            own = slice(bounds[row], bounds[row + 1])
+            if own.start < own.stop:
+                places[own] = np.sort(_row_places(table[row], wanted[own], pairs.columns[own]))
+
+    list(pool.map(rank, _shares(len(table), torch.get_num_threads())))
+    return places
+
+
+def _shares(count: int, parts: int) -> list[range]:
+    edges = np.linspace(0, count, parts + 1).astype(int)
+    return [range(a, b) for a, b in itertools.pairwise(edges)]
+
+
+def _row_places(row: NDArray[np.float32], wanted: NDArray[np.float32], columns: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Places in one ranking of the items ``columns``, whose scores are ``wanted``."""
+    candidates = row.compress(row >= wanted.min())
+    above, equal = count_above(candidates, wanted)
+    for tie in np.flatnonzero(equal > 1):
+        above[tie] += np.count_nonzero(row[: columns[tie]] == wanted[tie])
+    return above
+
+
+def count_above(
+    scores: NDArray[np.float32], thresholds: NDArray[np.float32]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """How many ``scores`` lie above each threshold, and how many equal it.
+
+    Few thresholds are compared one by one, many by sorting the scores: whichever is cheaper, the counts being equal.
+    """
+    if len(thresholds) * (1_000 + len(scores)) < 4 * len(scores) * math.log2(len(scores) + 2):
+        above = np.array([np.count_nonzero(scores > t) for t in thresholds], dtype=np.int64)
+        at_least = np.array([np.count_nonzero(scores >= t) for t in thresholds], dtype=np.int64)
+        return above, at_least - above
+    ordered = np.sort(scores)
+    right = np.searchsorted(ordered, thresholds, side="right")
+    return len(scores) - right, right - np.searchsorted(ordered, thresholds, side="left")
+
+
+def _places_on_device(scores: Tensor, pairs: Pairs) -> NDArray[np.int64]:
+    """The same counts by sorting whole rows, which a GPU does faster than it walks through candidates."""
+    rows, columns, junk_rows, junk_columns = (
+        torch.from_numpy(x).to(scores.device) for x in (pairs.rows, pairs.columns, pairs.junk_rows, pairs.junk_columns)
+    )
+    scores[junk_rows, junk_columns] = -torch.inf
+    wanted = scores[rows, columns]
+    within = torch.arange(len(rows), device=scores.device) - torch.searchsorted(rows, rows)
+    width = int(within.max()) + 1 if len(rows) else 0
+    thresholds = torch.full((len(scores), width), torch.inf, device=scores.device)
+    thresholds[rows, within] = wanted
+    ordered = scores.sort(dim=1).values
+    right = torch.searchsorted(ordered, thresholds, right=True)[rows, within]
+    left = torch.searchsorted(ordered, thresholds)[rows, within]
+    above = scores.shape[1] - right
+    for tie in torch.nonzero(right - left > 1)[:, 0].tolist():
+        above[tie] += (scores[rows[tie], : columns[tie]] == wanted[tie]).sum()
+    places = above.cpu().numpy()
+    return places[np.lexsort((places, pairs.rows))]

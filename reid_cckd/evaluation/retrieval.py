@@ -1,0 +1,173 @@
+"""Re-identification: mAP, CMC and mINP of queries against a gallery, exact and streaming."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from reid_cckd.evaluation.ranking import Positions, Progress, Relevance, match_positions
+from reid_cckd.evaluation.rows import Codes, Embeddings, Ids, exact_float32, same_length, shared_codes, two_sets
+
+Convention = Literal["torchreid", "market1501"]
+CameraPolicy = Literal["exclude-same", "ignore"]
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class RetrievalResult:
+    """Scores are fractions in [0, 1]; the arrays have one entry per query, NaN (rank 0) where it has no match."""
+
+    mean_ap: float
+    mean_inp: float
+    cmc: dict[int, float]
+    num_valid_queries: int
+    num_queries: int
+    num_gallery: int
+    convention: Convention
+    camera_policy: str  # "exclude-same", "ignore", or "none given": every same-id item counted as a match
+    valid: NDArray[np.bool_]
+    ap: Floats
+    inp: Floats
+    first_rank: NDArray[np.int64]  # 1 is the top
+
+    def summary(self) -> dict[str, Any]:
+        """The numbers without the arrays, ready for JSON."""
+        ranks = {f"rank{k}": value for k, value in self.cmc.items()}
+        counts = {name: getattr(self, name) for name in ("num_valid_queries", "num_queries", "num_gallery")}
+        protocol = {"convention": self.convention, "camera_policy": self.camera_policy}
+        return {"mean_ap": self.mean_ap, **ranks, "mean_inp": self.mean_inp, **counts, **protocol}
+
+
+def evaluate_retrieval(
+    query: Embeddings,
+    gallery: Embeddings,
+    query_ids: Ids,
+    gallery_ids: Ids,
+    query_cameras: Ids | None = None,
+    gallery_cameras: Ids | None = None,
+    ranks: Sequence[int] = (1, 5, 10),
+    *,
+    convention: Convention = "torchreid",
+    cameras: CameraPolicy = "exclude-same",
+    device: torch.device | str | None = None,
+    chunk: int | None = None,
+    progress: Progress | None = None,
+) -> RetrievalResult:
+    """Rank the gallery (G, D) by cosine similarity for each query (Q, D) and score the places of the true matches.
+
+    Gallery items of the query's id seen by the query's own camera are junk and left out, unless ``cameras`` is
+    "ignore" or no cameras are given; the result says which. Equal similarities keep the gallery's order.
+
+    ``convention``: "torchreid" (also fast-reid, TransReID) takes AP as the mean of the precision at each hit and
+    averages over queries that have a match. "market1501" (the data set's own code) takes the trapezoid rule and counts
+    a query without match as 0.
+
+    ``device`` (default: the gallery's, then the query's) computes the float32 products; ``chunk`` queries at a time
+    need chunk x G x 4 bytes there (default: 96 MiB in all). ``progress(done, total)`` is called after each chunk.
+
+    Raises:
+        ValueError: an empty set, different widths or lengths, a row that is zero or not finite (with its number),
+            cameras on one side only, or no query with any match. TypeError: embeddings or ids of a wrong type.
+
+    Sources: Zheng et al., Scalable Person Re-identification, ICCV 2015; mINP: Ye et al., TPAMI 2021, eq. 6.
+    """
+    names = ("query_ids", "gallery_ids")
+    _check_options(ranks, convention, cameras, chunk)
+    queries, items = two_sets(query, gallery, device, ("query", "gallery"))
+    same_length(query=queries, query_ids=query_ids, query_cameras=query_cameras)
+    same_length(gallery=items, gallery_ids=gallery_ids, gallery_cameras=gallery_cameras)
+    query_tags, gallery_tags, policy = camera_tags(query_cameras, gallery_cameras, cameras)
+    relevance = Relevance(*shared_codes(query_ids, gallery_ids, names), query_tags, gallery_tags)
+    with exact_float32(queries.device):
+        positions = match_positions(queries, items, relevance, chunk, progress)
+    if not positions.counts.any():
+        raise ValueError(_no_match(relevance, query_tags, gallery_tags))
+    return _score(positions, ranks, convention, policy, len(items))
+
+
+def camera_tags(
+    query_cameras: Ids | None, gallery_cameras: Ids | None, policy: CameraPolicy
+) -> tuple[Codes | None, Codes | None, str]:
+    """Camera codes of both sides where the policy uses them, and the policy in words for the result.
+
+    Raises:
+        ValueError: cameras on one side only.
+    """
+    if (query_cameras is None) != (gallery_cameras is None):
+        raise ValueError("query_cameras and gallery_cameras must both be given or both be None")
+    if query_cameras is None or gallery_cameras is None:
+        return None, None, "none given"
+    if policy == "ignore":
+        return None, None, policy
+    return *shared_codes(query_cameras, gallery_cameras, ("query_cameras", "gallery_cameras")), policy
+
+
+def average_precision(positions: Positions, convention: Convention) -> Floats:
+    """(Q,) average precision, NaN for a query without match."""
+    hits = np.arange(len(positions.places)) - np.repeat(positions.offsets[:-1], positions.counts)  # 0, 1, ... a query
+    precision = (hits + 1) / (positions.places + 1)
+    if convention == "market1501":
+        before = np.where(positions.places > 0, hits / np.maximum(positions.places, 1), 1.0)
+        precision = (precision + before) / 2
+    return mean_per_query(precision, positions)
+
+
+def mean_per_query(values: Floats, positions: Positions) -> Floats:
+    """(Q,) means of values that belong to the matches, NaN for a query without match."""
+    owners = np.repeat(np.arange(len(positions.counts)), positions.counts)
+    sums = np.bincount(owners, weights=values, minlength=len(positions.counts))
+    with np.errstate(invalid="ignore"):
+        return np.asarray(sums / positions.counts, dtype=np.float64)
+
+
+def _score(
+    positions: Positions, ranks: Sequence[int], convention: Convention, policy: str, num_gallery: int
+) -> RetrievalResult:
+    counts, valid = positions.counts, positions.counts > 0
+    denominator = len(valid) if convention == "market1501" else int(valid.sum())
+    first, inp = np.zeros(len(valid), dtype=np.int64), np.full(len(valid), np.nan)
+    first[valid] = positions.places[positions.offsets[:-1][valid]] + 1
+    inp[valid] = counts[valid] / (positions.places[positions.offsets[1:][valid] - 1] + 1)
+    ap = average_precision(positions, convention)
+    return RetrievalResult(
+        mean_ap=float(ap[valid].sum() / denominator),
+        mean_inp=float(inp[valid].sum() / denominator),
+        cmc={int(k): float(np.count_nonzero(first[valid] <= k) / denominator) for k in ranks},
+        num_valid_queries=int(valid.sum()),
+        num_queries=len(valid),
+        num_gallery=num_gallery,
+        convention=convention,
+        camera_policy=policy,
+        valid=valid,
+        ap=ap,
+        inp=inp,
+        first_rank=first,
+    )
+
+
+def _check_options(ranks: Sequence[int], convention: str, cameras: str, chunk: int | None) -> None:
+    if not len(ranks) or any(int(k) != k or k < 1 for k in ranks):
+        raise ValueError(f"ranks must be whole numbers from 1 up, are {list(ranks)}")
+    if convention not in get_args(Convention):
+        raise ValueError(f"convention must be one of {get_args(Convention)}, is {convention!r}")
+    if cameras not in get_args(CameraPolicy):
+        raise ValueError(f"cameras must be one of {get_args(CameraPolicy)}, is {cameras!r}")
+    if chunk is not None and chunk < 1:
+        raise ValueError(f"chunk must be at least 1, is {chunk}")
+
+
+def _no_match(relevance: Relevance, query_tags: Codes | None, gallery_tags: Codes | None) -> str:
+    if not relevance.counts.any():
+        return "no query has a true match: query_ids and gallery_ids share no id"
+    assert query_tags is not None
+    assert gallery_tags is not None
+    cameras = len(np.union1d(query_tags, gallery_tags))
+    return (
+        "no query has a true match in another camera: every gallery item of its id was seen by its own camera "
+        f"({cameras} camera{'s' * (cameras > 1)} in all); pass cameras='ignore' to count those as matches"
+    )

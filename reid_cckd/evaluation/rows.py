@@ -1,0 +1,145 @@
+"""Embeddings as evaluators read them: any float array or tensor, checked once, normalised on the way."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+Embeddings: TypeAlias = NDArray[Any] | Tensor
+Ids: TypeAlias = NDArray[Any] | Tensor | Sequence[int] | Sequence[str]
+Codes: TypeAlias = NDArray[np.int64]
+
+_BLOCK = 8192  # rows looked at together; a block of 2,048 float32 columns is 64 MiB
+
+
+class Rows:
+    """(N, D) embeddings that stay where they are, a memory map on disk too, and the length of each.
+
+    Raises:
+        ValueError: not two-dimensional, no columns, or (with the row's number) a row that is zero or not finite.
+        TypeError: not floating point.
+    """
+
+    def __init__(self, values: Embeddings, name: str, device: torch.device, check: bool = True) -> None:
+        self.values = as_tensor(values, name)
+        self.name, self.device = name, device
+        self.width = self.values.shape[1]
+        self.lengths = self._measure() if check else None
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def raw(self, start: int, stop: int) -> Tensor:
+        """Rows as they are, float32 on the device; a view where nothing has to be converted."""
+        return self.values[start:stop].to(self.device, torch.float32)
+
+    def unit(self, start: int, stop: int) -> Tensor:
+        """L2-normalised rows, float32 on the device."""
+        rows = self.raw(start, stop)
+        return rows / self.length(rows, start)[:, None]
+
+    def length(self, rows: Tensor, start: int) -> Tensor:
+        """Lengths of ``rows``, which begin at ``start``; measured here where the whole was not measured before."""
+        if self.lengths is not None:
+            return self.lengths[start : start + len(rows)]
+        lengths: Tensor = torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64).float()
+        bad = torch.nonzero(~(torch.isfinite(lengths) & (lengths > 0)))
+        if len(bad):
+            position = int(bad[0])
+            what = "is a zero vector, which has no direction" if lengths[position] == 0 else "is not finite"
+            raise ValueError(f"{self.name}: row {start + position} {what}")
+        return lengths
+
+    def _measure(self) -> Tensor:
+        self.lengths = None
+        blocks = [self.length(self.raw(a, a + _BLOCK), a) for a in range(0, len(self), _BLOCK)]
+        return torch.cat(blocks) if blocks else torch.empty(0, device=self.device)
+
+
+def as_tensor(values: Embeddings, name: str) -> Tensor:
+    """The same memory as a two-dimensional floating-point tensor."""
+    if isinstance(values, Tensor):
+        tensor = values.detach()
+    else:
+        array = np.asarray(values)
+        if array.dtype.kind != "f":
+            raise TypeError(f"{name} must be floating point, is {array.dtype}")
+        with warnings.catch_warnings():  # a read-only memory map is never written to here
+            warnings.simplefilter("ignore", UserWarning)
+            tensor = torch.from_numpy(array)
+    if not tensor.is_floating_point():
+        raise TypeError(f"{name} must be floating point, is {tensor.dtype}")
+    if tensor.ndim != 2 or tensor.shape[1] == 0:
+        raise ValueError(f"{name} must be (rows, columns) with at least one column, has shape {tuple(tensor.shape)}")
+    return tensor
+
+
+def two_sets(
+    query: Embeddings, gallery: Embeddings, device: torch.device | str | None, names: tuple[str, str]
+) -> tuple[Rows, Rows]:
+    """Both sets on one device, of one width, neither of them empty."""
+    if device is None:
+        device = next((x.device for x in (gallery, query) if isinstance(x, Tensor) and x.device.type != "cpu"), "cpu")
+    first, second = (Rows(x, name, torch.device(device)) for x, name in zip((query, gallery), names, strict=True))
+    for rows in (first, second):
+        if len(rows) == 0:
+            raise ValueError(f"{rows.name} is empty")
+    if first.width != second.width:
+        raise ValueError(f"{names[0]} has {first.width} columns and {names[1]} has {second.width}")
+    return first, second
+
+
+def shared_codes(first: Ids, second: Ids, names: tuple[str, str]) -> tuple[Codes, Codes]:
+    """Two lists of ids, whole numbers or text, as int64 codes that are equal where the ids are.
+
+    Raises:
+        TypeError: not whole numbers or text, or numbers in one list and text in the other.
+    """
+    arrays = [_id_array(values, name) for values, name in zip((first, second), names, strict=True)]
+    if (arrays[0].dtype.kind == "U") != (arrays[1].dtype.kind == "U") and all(map(len, arrays)):
+        raise TypeError(f"{names[0]} and {names[1]} must both be numbers or both be text")
+    _, codes = np.unique(np.concatenate(arrays), return_inverse=True)
+    codes = codes.astype(np.int64, copy=False).reshape(-1)
+    return codes[: len(arrays[0])], codes[len(arrays[0]) :]
+
+
+def codes_of(ids: Ids, name: str) -> Codes:
+    """One list of ids as int64 codes in the order of the sorted ids."""
+    return shared_codes(ids, ids, (name, name))[0]
+
+
+def _id_array(values: Ids, name: str) -> NDArray[Any]:
+    array = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+    if array.dtype == object and all(isinstance(value, str) for value in array.flat):
+        array = array.astype(np.str_)
+    if array.dtype.kind not in "iuU" and array.size:
+        raise TypeError(f"{name} must be whole numbers or text, is {array.dtype}")
+    if array.ndim != 1:
+        raise ValueError(f"{name} must be one-dimensional, has shape {array.shape}")
+    return array if array.size else array.astype(np.int64)
+
+
+def same_length(**columns: Any) -> None:
+    """Refuse columns of different lengths, naming them."""
+    lengths = {name: len(column) for name, column in columns.items() if column is not None}
+    if len(set(lengths.values())) > 1:
+        raise ValueError("lengths differ: " + ", ".join(f"{name} {length}" for name, length in lengths.items()))
+
+
+@contextlib.contextmanager
+def exact_float32(device: torch.device) -> Iterator[None]:
+    """Products in float32 whatever the caller trains with: no TF32, no autocast, no gradient."""
+    precision = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        with torch.inference_mode(), torch.autocast(device.type, enabled=False):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(precision)
