@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from reid_cckd.data.synthetic.paint import Fabric, Floats, Light, Stroke, paint
 from reid_cckd.data.synthetic.person import Colour, Person
 
+Widths = Sequence[float] | NDArray[np.float64]
 Point = tuple[float, float, float]  # x to the person's left, y up, z forward; one unit is a body of average height
 
 
@@ -34,12 +36,12 @@ class Placement:
 
 
 class Part(NamedTuple):
-    """A body part between two points; ``side`` and ``depth`` are its half-widths seen from the front and from the side."""
+    """A body part between two points; ``side``, ``depth``: half-widths along it, from the front and from the side."""
 
     start: Point
     end: Point
-    side: Sequence[float]
-    depth: Sequence[float]
+    side: Widths
+    depth: Widths
     fabric: Fabric
     lift: float = 0.0  # towards the camera when parts are ordered
     blunt: float = 1.0
@@ -65,9 +67,8 @@ def paint_person(picture: Floats, person: Person, pose: Pose, place: Placement, 
         x0, y0, depth0 = project(part.start)
         x1, y1, depth1 = project(part.end)
         widths = np.hypot(np.array(part.side) * cos, np.array(part.depth) * sin) * scale
-        drawn.append(
-            ((depth0 + depth1) / 2 + part.lift, Stroke((x0, y0), (x1, y1), widths.tolist(), part.fabric, part.blunt))
-        )
+        stroke = Stroke((x0, y0), (x1, y1), widths.tolist(), part.fabric, part.blunt)
+        drawn.append(((depth0 + depth1) / 2 + part.lift, stroke))
     for _, stroke in sorted(drawn, key=lambda entry: entry[0]):
         paint(picture, stroke, light, folds)
 

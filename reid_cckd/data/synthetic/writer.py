@@ -31,6 +31,7 @@ from reid_cckd.files import write_json
 MARKER = "synthetic.json"
 REVISION = 1  # raise it with every change of a pixel: sets on disk are then made anew
 NAME = "synthetic pedestrians"
+TRACK = 2  # most pictures of one walk: nearly equal ones teach a network the backdrop
 
 Split = Literal["train", "test"]
 T = TypeVar("T")
@@ -75,7 +76,7 @@ def write_pedestrians(
 ) -> Manifest:
     """Make a set at ``root`` in place of an older one; ``size`` is (H, W).
 
-    A person passes two to four cameras. In test, the first image of a person at each camera is a query, the others are
+    A person passes up to six cameras. In test, the first image of a person at each camera is a query, the others are
     the gallery. The same arguments give the same bytes for any number of ``workers`` (default: one per processor).
     The folder appears when it is complete; a killed run leaves only a hidden one beside it, which the next replaces.
     With ``reuse``, a complete set of the same arguments is left as it is.
@@ -138,35 +139,34 @@ def _draw_person(part: Path, recipe: Recipe, job: tuple[Split, int]) -> list[tup
     split, number = job
     person = _people(recipe, split)[number]
     rng = np.random.default_rng([recipe.seed, 3, split == "test", number])
-    visited = min(int(rng.integers(2, 5)), recipe.cameras, recipe.images_per_id // 2)
+    visited = min(int(rng.integers(3, 7)), recipe.cameras, recipe.images_per_id // 2)
     cameras = rng.choice(recipe.cameras, visited, replace=False) + 1
     shares = np.array_split(np.arange(recipe.images_per_id), visited)
     folder = part / split / f"{number:04d}"
     folder.mkdir(parents=True)
-    rows = [
-        row
-        for camera, share in zip(cameras, shares, strict=True)
-        for row in _draw_visit(folder, recipe, person, int(camera), share.tolist(), rng)
-    ]
+    rows = []
+    for camera, share in zip(cameras.tolist(), shares, strict=True):
+        for track in np.array_split(share, -(-len(share) // TRACK)):
+            files = _draw_track(folder, recipe, person, camera, track.tolist(), rng)
+            rows += [(file, image == share[0]) for file, image in zip(files, track, strict=True)]
     names = _lists_of(split, [first for _, first in rows])
     return [(name, f"{folder.name}/{file} {number}") for name, (file, _) in zip(names, rows, strict=True)]
 
 
-def _draw_visit(
+def _draw_track(
     folder: Path, recipe: Recipe, person: Person, number: int, images: list[int], rng: np.random.Generator
-) -> list[tuple[str, bool]]:
-    """The images of one walk past camera ``number``: file name, and whether it is the first of the walk."""
+) -> list[str]:
+    """File names of the pictures of one walk past camera ``number``."""
     camera = make_camera(number, recipe.size, recipe.seed)
     visit = make_visit(camera, recipe.size, rng)
     day, frame = int(rng.integers(1, 29)), int(rng.integers(0, 5000))
-    rows = []
+    files = []
     for image in images:
         frame += int(rng.integers(8, 40))
-        file = f"{folder.name}_{image:03d}_{number:02d}_03{day:02d}{visit.time}_{frame:04d}_0.jpg"
+        files.append(f"{folder.name}_{image:03d}_{number:02d}_03{day:02d}{visit.time}_{frame:04d}_0.jpg")
         pixels = photograph(person, camera, visit, recipe.size, rng)
-        Image.fromarray(pixels).save(folder / file, quality=camera.quality)
-        rows.append((file, image == images[0]))
-    return rows
+        Image.fromarray(pixels).save(folder / files[-1], quality=camera.quality)
+    return files
 
 
 def _lists_of(split: Split, first: list[bool]) -> list[str]:
