@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from reid_cckd.files import atomic_path
@@ -16,17 +17,21 @@ if TYPE_CHECKING:
 Row = Mapping[str, Any]
 
 _PLACE = ("step", "epoch")
-_HEADINGS = {"mean_ap": "mAP (%)", "rank1": "rank-1 (%)", "lr": "learning rate"}
-_SCORES = ("mean_ap", "rank1")  # fractions, shown in this order before the losses
+_SCORES = {"mean_ap": "mAP (%)", "rank1": "rank-1 (%)"}  # fractions in the log, the panels that come first
+_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")  # Okabe and Ito's
 _STYLE: Any = {
     "font.size": 10,
     "axes.spines.top": False,
     "axes.spines.right": False,
+    "axes.edgecolor": "#868e96",
     "axes.grid": True,
     "axes.axisbelow": True,
     "axes.titlelocation": "left",
     "axes.titleweight": "bold",
     "axes.titlesize": 11,
+    "axes.labelcolor": "#495057",
+    "xtick.color": "#495057",
+    "ytick.color": "#495057",
     "grid.color": "#e9ecef",
     "lines.linewidth": 1.8,
     "legend.frameon": False,
@@ -37,7 +42,8 @@ def training_curves(path: str | os.PathLike[str], runs: Mapping[str, Sequence[Ro
     """Draw a PNG with a panel for each logged value, evaluation first, the runs over each other.
 
     ``runs``: name -> rows of its log, each with ``step`` and ``epoch`` and any of: ``mean_ap``, ``rank1`` (fractions),
-    ``loss`` and each of its terms, ``lr``. Other evaluation ranks are left out to keep the picture readable.
+    ``loss`` and each of its terms, ``lr``. Other scores are left out to keep the picture readable. Noisy values are
+    drawn faintly, with a running mean on top.
 
     Raises:
         ValueError: nothing to draw in any run.
@@ -45,82 +51,115 @@ def training_curves(path: str | os.PathLike[str], runs: Mapping[str, Sequence[Ro
     panels = _panels(runs)
     if not panels:
         raise ValueError("runs hold no value to draw: expected rows with step, epoch and loss or mean_ap")
-    figure, axes = _figure(len(panels), title)
-    for axis, key in zip(axes, panels, strict=True):
-        _draw_panel(axis, key, runs)
-    _share_legend(figure, axes[0], len(runs))
-    _save(figure, path)
+    with _figure(path, len(panels), title) as (figure, axes):
+        for axis, key in zip(axes, panels, strict=True):
+            _draw_panel(axis, key, runs)
+        if len(runs) > 1:
+            handles = [axes[0].plot([], color=_colour(number), label=name)[0] for number, name in enumerate(runs)]
+            figure.legend(handles=handles, loc="outside lower center", ncols=min(len(runs), 6))
 
 
 def cmc_curves(path: str | os.PathLike[str], runs: Mapping[str, Mapping[int, float]], title: str = "") -> None:
     """Draw a PNG of cumulative match characteristics: name -> {rank: fraction}."""
-    figure, (axis,) = _figure(1, title)
-    for name, cmc in runs.items():
-        ranks = sorted(cmc)
-        axis.plot(ranks, [100 * cmc[rank] for rank in ranks], marker="o", markersize=4, label=name)
-    if max(rank for cmc in runs.values() for rank in cmc) > 50:
-        axis.set_xscale("log")
-    axis.set(xlabel="rank", ylabel="queries with a match so far (%)")
-    axis.legend(loc="lower right")
-    _save(figure, path)
+    with _figure(path, 1, title) as (_, (axis,)):
+        _draw_rates(axis, runs)
+        if max((rank for cmc in runs.values() for rank in cmc), default=0) > 50:
+            axis.set_xscale("log")
+        axis.set(xlabel="rank", ylabel="found by this rank (%)")
 
 
 def roc_curves(path: str | os.PathLike[str], runs: Mapping[str, Mapping[float, float]], title: str = "") -> None:
     """Draw a PNG of true positive rates over false positive rates, the latter logarithmic: name -> {fpr: tpr}."""
-    figure, (axis,) = _figure(1, title)
-    for name, tpr in runs.items():
-        rates = sorted(rate for rate in tpr if rate > 0)
-        axis.plot(rates, [100 * tpr[rate] for rate in rates], marker="o", markersize=4, label=name)
-    axis.set_xscale("log")
-    axis.set(xlabel="false positive rate", ylabel="true positive rate (%)")
+    with _figure(path, 1, title) as (_, (axis,)):
+        _draw_rates(axis, runs)
+        axis.set_xscale("log")
+        axis.set(xlabel="false positive rate", ylabel="true positive rate (%)")
+
+
+def _draw_rates(axis: Axes, runs: Mapping[str, Mapping[Any, float]]) -> None:
+    for number, (name, rates) in enumerate(runs.items()):
+        x = sorted(rates)
+        y = [100 * rates[value] for value in x]
+        axis.plot(x, y, color=_colour(number), marker="o", markersize=4, label=name)
     axis.legend(loc="lower right")
-    _save(figure, path)
 
 
 def _panels(runs: Mapping[str, Sequence[Row]]) -> list[str]:
     """Evaluation scores, the loss, its terms in order of appearance, the learning rate."""
-    seen = dict.fromkeys(key for rows in runs.values() for row in rows if not _is_evaluation(row) for key in row)
-    scores = [key for key in _SCORES if any(key in row for rows in runs.values() for row in rows)]
-    terms = [key for key in seen if key not in (*_PLACE, "loss", "lr")]
-    return scores + ["loss"] * ("loss" in seen) + terms + ["lr"] * ("lr" in seen)
+    rows = [row for run in runs.values() for row in run]
+    logged = dict.fromkeys(key for row in rows if not _is_evaluation(row) for key in row)
+    terms = [key for key in logged if key not in (*_PLACE, "loss", "lr")]
+    scores = [key for key in _SCORES if any(key in row for row in rows)]
+    return scores + ["loss"] * ("loss" in logged) + terms + ["lr"] * ("lr" in logged)
 
 
 def _is_evaluation(row: Row) -> bool:
     return "mean_ap" in row
 
 
-def _figure(count: int, title: str) -> tuple[Figure, list[Axes]]:
+@contextlib.contextmanager
+def _figure(path: str | os.PathLike[str], count: int, title: str) -> Iterator[tuple[Figure, list[Axes]]]:
+    """A figure of ``count`` panels, saved on leaving; drawn without pyplot, so no caller's figure is touched."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
     columns = min(count, 2 if count in (2, 4) else 3)
     lines = math.ceil(count / columns)
-    size = (6.4, 4.4) if count == 1 else (4.3 * columns, 0.8 + 2.9 * lines)
+    size = (6.4, 4.4) if count == 1 else (4.3 * columns, 0.8 + 2.6 * lines)
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=size, layout="constrained")
         axes = figure.subplots(lines, columns, squeeze=False).ravel().tolist()
-    for axis in axes[count:]:
-        axis.remove()
-    if title:
-        figure.suptitle(title, x=0.01, ha="left", fontsize=13, fontweight="bold")
-    return figure, axes[:count]
+        for axis in axes[count:]:
+            axis.remove()
+        if title:
+            figure.suptitle(title, x=0.01, ha="left", fontsize=13, fontweight="bold")
+        yield figure, axes[:count]
+        with atomic_path(path) as temporary:
+            figure.savefig(temporary, format="png", dpi=120)
 
 
 def _draw_panel(axis: Axes, key: str, runs: Mapping[str, Sequence[Row]]) -> None:
-    is_score = key in _SCORES
     by_epoch = all(_epochs_per_step(rows) for rows in runs.values())
-    for number, (name, rows) in enumerate(runs.items()):
+    for number, rows in enumerate(runs.values()):
         scale = _epochs_per_step(rows) if by_epoch else 1.0
-        points = [(row["step"] * scale, row[key]) for row in rows if _is_value(row.get(key))]
-        x, y = [p[0] for p in points], [p[1] * (100 if is_score else 1) for p in points]
-        marker = "o" if len(points) <= 40 and is_score else ""
-        axis.plot(x, y, color=f"C{number % 10}", marker=marker, markersize=3.5, label=name)
-    axis.set_title(_HEADINGS.get(key, key))
+        points = [(row["step"] * scale, float(row[key])) for row in rows if _is_value(row.get(key))]
+        if points:
+            x, y = zip(*points, strict=True)
+            draw = _draw_score if key in _SCORES else _draw_line if key == "lr" else _draw_noisy
+            draw(axis, x, y, _colour(number))
+    axis.set_title("learning rate" if key == "lr" else _SCORES.get(key, key))
     axis.set_xlabel("epoch" if by_epoch else "step")
-    if is_score:
+    axis.set_xlim(left=0)
+    if key in _SCORES:
         axis.set_ylim(bottom=0)
-    elif key == "lr":
+    if key == "lr":
         axis.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3))
+
+
+def _draw_score(axis: Axes, x: Sequence[float], y: Sequence[float], colour: str) -> None:
+    percent = [100 * value for value in y]
+    axis.plot(x, percent, color=colour, marker="o", markersize=3.5)
+    text, end = f"{percent[-1]:.1f}", (x[-1], percent[-1])
+    axis.annotate(text, end, (5, 0), textcoords="offset points", color=colour, fontsize=9, va="center")
+
+
+def _draw_line(axis: Axes, x: Sequence[float], y: Sequence[float], colour: str) -> None:
+    axis.plot(x, y, color=colour)
+
+
+def _draw_noisy(axis: Axes, x: Sequence[float], y: Sequence[float], colour: str) -> None:
+    axis.plot(x, y, color=colour, linewidth=1, alpha=0.25)
+    axis.plot(x, _running_mean(y, max(1, len(y) // 25)), color=colour)
+
+
+def _running_mean(values: Sequence[float], width: int) -> list[float]:
+    """Mean of up to ``width`` neighbours on either side, fewer at the ends so that these stay in place."""
+    means = []
+    for place in range(len(values)):
+        reach = min(width, place, len(values) - 1 - place)
+        near = values[place - reach : place + reach + 1]
+        means.append(sum(near) / len(near))
+    return means
 
 
 def _epochs_per_step(rows: Sequence[Row]) -> float:
@@ -133,12 +172,5 @@ def _is_value(value: Any) -> bool:
     return isinstance(value, int | float) and math.isfinite(value)
 
 
-def _share_legend(figure: Figure, axis: Axes, runs: int) -> None:
-    handles, labels = axis.get_legend_handles_labels()
-    if runs > 1:
-        figure.legend(handles, labels, loc="outside lower center", ncols=min(runs, 5), frameon=False)
-
-
-def _save(figure: Figure, path: str | os.PathLike[str]) -> None:
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=120)
+def _colour(number: int) -> str:
+    return _COLOURS[number % len(_COLOURS)]
