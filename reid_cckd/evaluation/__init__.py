@@ -3,6 +3,7 @@
 Scores are cosine similarities (higher is closer), metrics are fractions in [0, 1].
 """
 
+from reid_cckd.evaluation.neighbours import rank_gallery
 from reid_cckd.evaluation.retrieval import RetrievalResult, evaluate_retrieval
 
-__all__ = ["RetrievalResult", "evaluate_retrieval"]
+__all__ = ["RetrievalResult", "evaluate_retrieval", "rank_gallery"]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _PAPER, _INK, _FAINT = (255, 255, 255), (33, 37, 41), (134, 142, 150)
 _GREEN, _RED, _TILE = (47, 158, 68), (224, 49, 49), (222, 226, 230)
 _HEIGHT, _FRAME, _GAP, _MARGIN = 176, 5, 8, 24  # pixels of a picture, its frame, between pictures, around the sheet
-_TITLE, _CAPTION = 26, 22  # pixels for the line above a row and for the score under a picture
+_TITLE, _CAPTION = 30, 28  # pixels for the line above a row and for the score under a picture
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def _draw_header(draw: Any, title: str, width: int) -> None:
 
 
 def _draw_row(sheet: Image, draw: Any, row: RankedRow, y: int, tile: tuple[int, int], step: int) -> None:
-    draw.text((_MARGIN, y + 6), row.title, _INK, _font(14))
+    draw.text((_MARGIN, y + 7), row.title, _INK, _font(14))
     y += _TITLE
     _draw_tile(sheet, draw, row.query, (_MARGIN, y), tile, _INK)
     _caption(draw, "query", (_MARGIN, y), tile, _INK)
