@@ -56,25 +56,28 @@ class Person:
 
 
 SUBTLE = ("hairstyle", "hair", "pattern", "shoes", "carried", "bag", "bag_side", "height", "build", "bottom")
-RELATIVES = 0.55  # share of people dressed like somebody else
+RELATIVES = 0.4  # share of people dressed like somebody else
 
 
 def make_people(count: int, seed: int, start: int = 0) -> list[Person]:
-    """``count`` different people; about half differ from another one in three subtle attributes only.
+    """``count`` different people; some differ from another one in two or three subtle attributes only.
 
     ``start`` opens another sequence of the same seed, so that training and test people are drawn independently.
     """
     rng = np.random.default_rng([seed, 1, start])
-    people: list[Person] = []
-    seen: set[Person] = set()
+    strangers: list[Person] = []
+    people: dict[Person, None] = {}
     while len(people) < count:
         person = stranger(rng)
-        if people and rng.random() < RELATIVES:
-            person = _relative(people[rng.integers(len(people))], person, rng)
-        if person not in seen:
-            seen.add(person)
-            people.append(person)
-    return people
+        if strangers and rng.random() < RELATIVES:
+            model = strangers[rng.integers(len(strangers))]
+            person = _relative(model, person, rng)
+            if _differences(model, person) < 2:
+                continue
+        elif person not in people:
+            strangers.append(person)
+        people[person] = None
+    return list(people)
 
 
 def stranger(rng: np.random.Generator) -> Person:
@@ -83,7 +86,7 @@ def stranger(rng: np.random.Generator) -> Person:
     def pick(choices: tuple[Any, ...]) -> Any:
         return choices[rng.integers(len(choices))]
 
-    return Person(
+    person = Person(
         skin=pick(SKIN),
         hairstyle=pick(HAIRSTYLES),
         hair=pick(HAIR),
@@ -101,10 +104,33 @@ def stranger(rng: np.random.Generator) -> Person:
         height=pick((0.90, 0.96, 1.02, 1.08)),
         build=pick((0.82, 0.95, 1.08, 1.25)),
     )
+    return _visible(person)
+
+
+def _visible(person: Person) -> Person:
+    """``person`` with one fixed value for what nobody can see, so that different people look different."""
+    hidden: dict[str, Any] = {}
+    if person.hairstyle == "bald":
+        hidden["hair"] = BLACK
+    if person.hairstyle != "cap":
+        hidden["cap"] = BLACK
+    if person.carried == "none":
+        hidden.update(bag=BLACK, bag_side=1)
+    if person.carried == "backpack":
+        hidden["bag_side"] = 1
+    if person.top == "dress":
+        hidden.update(lower=person.upper, bottom="skirt")
+    if person.pattern == "plain" and person.top not in ("jacket", "coat"):
+        hidden["accent"] = BLACK
+    return replace(person, **hidden)
+
+
+def _differences(one: Person, other: Person) -> int:
+    return sum(getattr(one, field.name) != getattr(other, field.name) for field in fields(Person))
 
 
 def _relative(model: Person, other: Person, rng: np.random.Generator) -> Person:
     """``model`` with three attributes of ``other`` that a glance misses."""
     names = [field.name for field in fields(Person) if field.name in SUBTLE]
     changed = rng.choice(len(names), size=3, replace=False)
-    return replace(model, **{names[i]: getattr(other, names[i]) for i in changed})
+    return _visible(replace(model, **{names[i]: getattr(other, names[i]) for i in changed}))
