@@ -1,1 +1,29 @@
 """Images on disk: layouts, decoding, augmentation, caching, checking and synthetic pedestrians."""
+
+from reid_cckd.data.augment import Augment, build_augment, limit_threads
+from reid_cckd.data.check import CheckReport, check_manifest
+from reid_cckd.data.dataset import ImageDataset, collate
+from reid_cckd.data.images import BadImage, DamagedImageError, read_image
+from reid_cckd.data.layouts import LAYOUTS, read_market1501, read_msmt17
+from reid_cckd.data.manifest import Counts, Manifest
+from reid_cckd.data.synthetic import ensure_pedestrians, write_pedestrians
+
+__all__ = [
+    "LAYOUTS",
+    "Augment",
+    "BadImage",
+    "CheckReport",
+    "Counts",
+    "DamagedImageError",
+    "ImageDataset",
+    "Manifest",
+    "build_augment",
+    "check_manifest",
+    "collate",
+    "ensure_pedestrians",
+    "limit_threads",
+    "read_image",
+    "read_market1501",
+    "read_msmt17",
+    "write_pedestrians",
+]

@@ -77,13 +77,14 @@ def build_augment(spec: Spec | None, image_size: tuple[int, int]) -> Augment | N
     """The pipeline of ``spec``: a preset's name, or a list such as ``[{"HorizontalFlip": {"p": 0.5}}, "reid"]``.
 
     An entry is a name or one ``{name: arguments}``; containers (OneOf, SomeOf, Sequential) take their entries as
-    ``transforms``. None for no augmentation. ``image_size``: (H, W) of every image before and after the pipeline.
+    ``transforms``. None, "none" or an empty list: no
+    augmentation. ``image_size``: (H, W) of every image before and after the pipeline.
 
     Raises:
         ConfigError: an unknown transform or argument, a value that albumentations refuses, or a pipeline that changes
             the size or type of an image.
     """
-    if not spec:
+    if not spec or spec == "none":
         return None
     library = _albumentations()
     transforms = _transforms(library, spec, image_size)

@@ -24,7 +24,7 @@ FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".bmp": "BMP"}
 class CheckReport:
     """What a check found.
 
-    ``damaged``: images that cannot be decoded. ``disguised``: images of another format than their suffix says (they
+    ``bad``: images that cannot be decoded. ``disguised``: images of another format than their suffix says (they
     decode, some tools refuse them). ``shared_ids``: person ids in training and in test. ``hopeless_queries``: query
     images without a picture of the same person from another camera in the gallery; evaluation leaves them out.
     """
@@ -33,7 +33,7 @@ class CheckReport:
     root: str
     counts: dict[str, Counts]
     published: dict[str, Counts] | None
-    damaged: tuple[BadImage, ...]
+    bad: tuple[BadImage, ...]
     disguised: tuple[BadImage, ...]
     shared_ids: tuple[int, ...]
     hopeless_queries: tuple[str, ...]
@@ -41,7 +41,7 @@ class CheckReport:
     @property
     def ok(self) -> bool:
         """Nothing that spoils a run: counts that differ from the published ones are a note, no fault."""
-        return not (self.damaged or self.shared_ids)
+        return not (self.bad or self.shared_ids)
 
     def table(self) -> str:
         """Counts and findings as aligned text."""
@@ -55,7 +55,7 @@ class CheckReport:
         for name in ("counts", "published"):
             by_role = getattr(self, name)
             values[name] = by_role and {role: count._asdict() for role, count in by_role.items()}
-        for name in ("damaged", "disguised"):
+        for name in ("bad", "disguised"):
             values[name] = [image._asdict() for image in getattr(self, name)]
         return {**values, "ok": self.ok}
 
@@ -63,7 +63,7 @@ class CheckReport:
         images = sum(count.images for count in self.counts.values())
         queries = self.counts["query"].images
         described = [
-            ("cannot be decoded", images, [f"{image.path}: {image.reason}" for image in self.damaged]),
+            ("cannot be decoded", images, [f"{image.path}: {image.reason}" for image in self.bad]),
             ("are of another format than their suffix", images, [f"{i.path}: {i.reason}" for i in self.disguised]),
             ("without a match from another camera (left out of evaluation)", queries, list(self.hopeless_queries)),
             ("in training and in test", None, [str(label) for label in self.shared_ids]),
@@ -82,7 +82,7 @@ def check_manifest(manifest: Manifest, workers: int | None = None) -> CheckRepor
         root=str(manifest.root),
         counts=manifest.counts(),
         published=PUBLISHED.get(manifest.name),
-        damaged=tuple(image for image, fatal in faults if fatal),
+        bad=tuple(image for image, fatal in faults if fatal),
         disguised=tuple(image for image, fatal in faults if not fatal),
         shared_ids=_shared_ids(manifest),
         hopeless_queries=_hopeless_queries(manifest),

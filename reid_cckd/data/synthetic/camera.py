@@ -30,8 +30,8 @@ class Camera:
     gamma: float
     saturation: float
     haze: float  # 0..1 of grey veil
-    detail: float  # resolution of the original crop, as a share of the final one
-    blur: float  # sigma in final pixels
+    detail: float  # rows that the sensor had for the crop; where the picture has fewer, nothing is lost
+    blur: float  # sigma, of a picture of 128 rows
     noise: float  # standard deviation, of 255
     quality: int  # JPEG
     light: Light
@@ -69,7 +69,7 @@ def make_camera(number: int, size: tuple[int, int], seed: int) -> Camera:
         gamma=float(rng.uniform(0.78, 1.35)),
         saturation=float(rng.uniform(0.6, 1.1)),
         haze=float(rng.uniform(0, 0.22)),
-        detail=float(rng.uniform(0.45, 1.0)),
+        detail=float(rng.uniform(60, 130)),
         blur=float(rng.uniform(0, 0.9)),
         noise=float(rng.uniform(1.5, 7)),
         quality=int(rng.integers(38, 88)),
@@ -156,11 +156,11 @@ def _expose(
     picture: Floats, camera: Camera, visit: Visit, size: tuple[int, int], rng: np.random.Generator
 ) -> NDArray[np.uint8]:
     """Optics, then sensor: resolution, blur, light, colour, tone, noise."""
-    small = (max(8, round(size[1] * camera.detail)), max(8, round(size[0] * camera.detail)))
-    image = cv2.resize(picture, small, interpolation=cv2.INTER_AREA)
+    share, blur = min(1.0, camera.detail / size[0]), camera.blur * size[0] / 128
+    image = cv2.resize(picture, (round(size[1] * share), round(size[0] * share)), interpolation=cv2.INTER_AREA)
     image = cv2.resize(image, (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
-    if camera.blur > 0.2:
-        image = cv2.GaussianBlur(image, (0, 0), camera.blur)
+    if blur > 0.2:
+        image = cv2.GaussianBlur(image, (0, 0), blur)
     grey = image.mean(axis=2, keepdims=True)
     image = grey + np.float32(camera.saturation) * (image - grey)
     image = image * (camera.gains * np.float32(visit.brightness) * np.array(TIMES[visit.time], np.float32))
