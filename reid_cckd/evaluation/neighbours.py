@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from reid_cckd.evaluation.ranking import Relevance, score_chunks
+from reid_cckd.evaluation.ranking import Relevance, product_chunks
 from reid_cckd.evaluation.rows import Embeddings, Ids, exact_float32, same_length, shared_codes, two_sets
 
 
@@ -38,7 +38,8 @@ def rank_gallery(
     relevance = _relevance(len(queries), len(items), query_ids, gallery_ids, query_cameras, gallery_cameras)
     found = []
     with exact_float32(queries.device):
-        for start, scores in score_chunks(queries, items, chunk):
+        for start, products in product_chunks(queries, items, chunk):
+            scores = products.div_(items.lengths)
             if relevance is not None:
                 pairs = relevance.pairs(start, start + len(scores))
                 junk = (torch.from_numpy(x).to(scores.device) for x in (pairs.junk_rows, pairs.junk_columns))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,13 +12,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from reid_cckd.evaluation.rows import Codes, Rows
+from reid_cckd.evaluation.rows import BLOCK, Codes, Rows
 
 Progress = Callable[[int, int], None]  # queries done, queries in all
 
 _SCORES = 24 * 2**20  # scores held at a time: 96 MiB
-_TILE = 4 * 2**20  # scores of one matrix product: 16 MiB, which the caches still serve
 _FEWEST = 16  # queries in a chunk, however long the gallery
+_FEW = 4  # sorting is cheaper than a histogram for fewer than 1 / 4 of the scores
+_BINS = 1024
 
 
 @dataclass(frozen=True)
@@ -84,25 +84,31 @@ def match_positions(
     """
     places, counts = [], []
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        for start, scores in score_chunks(query, gallery, chunk):
-            pairs = relevance.pairs(start, start + len(scores))
-            places.append(_places(scores, pairs, pool))
-            counts.append(np.bincount(pairs.rows, minlength=len(scores)))
+        for start, products in product_chunks(query, gallery, chunk):
+            pairs = relevance.pairs(start, start + len(products))
+            places.append(_places(products, gallery.lengths, pairs, pool))
+            counts.append(np.bincount(pairs.rows, minlength=len(products)))
             if progress is not None:
-                progress(start + len(scores), len(query))
+                progress(start + len(products), len(query))
     offsets = np.concatenate([[0], np.cumsum(np.concatenate(counts))])
     return Positions(np.concatenate(places), offsets)
 
 
-def score_chunks(query: Rows, gallery: Rows, chunk: int | None = None) -> Iterator[tuple[int, Tensor]]:
-    """(first query, (chunk, gallery) cosine similarities) in turn; the tensor is one buffer, overwritten each time."""
+def product_chunks(query: Rows, gallery: Rows, chunk: int | None = None) -> Iterator[tuple[int, Tensor]]:
+    """(first query, (chunk, gallery) products of unit queries with gallery rows as they are) in turn.
+
+    Divided by ``gallery.lengths`` they are cosine similarities: that spares a normalised copy of the gallery, and the
+    consumer can do it on the way. The tensor is one buffer, overwritten each time.
+    """
     size = min(chunk or chunk_size(len(gallery)), len(query))
     buffer = torch.empty(size, len(gallery), device=query.device)
     for start in range(0, len(query), size):
         rows = query.unit(start, start + size)
-        scores = buffer[: len(rows)]
-        _fill(scores, rows, gallery)
-        yield start, scores
+        products = buffer[: len(rows)]
+        for a in range(0, len(gallery), BLOCK):
+            items = gallery.raw(a, a + BLOCK)
+            torch.mm(rows, items.T, out=products[:, a : a + len(items)])
+        yield start, products
 
 
 def chunk_size(gallery_size: int) -> int:
@@ -110,30 +116,21 @@ def chunk_size(gallery_size: int) -> int:
     return max(_FEWEST, _SCORES // gallery_size)
 
 
-def _fill(scores: Tensor, queries: Tensor, gallery: Rows) -> None:
-    """Write all similarities; dividing scores by lengths spares a normalised copy of the gallery."""
-    step = max(256, _TILE // len(queries))
-    for a in range(0, len(gallery), step):
-        items = gallery.raw(a, a + step)
-        part = scores[:, a : a + len(items)]
-        torch.mm(queries, items.T, out=part)
-        part.div_(gallery.length(items, a))
-
-
-def _places(scores: Tensor, pairs: Pairs, pool: ThreadPoolExecutor) -> NDArray[np.int64]:
-    if scores.device.type != "cpu":
-        return _places_on_device(scores, pairs)
-    table = scores.numpy()
+def _places(products: Tensor, lengths: Tensor, pairs: Pairs, pool: ThreadPoolExecutor) -> NDArray[np.int64]:
+    if products.device.type != "cpu":
+        return _places_on_device(products.div_(lengths), pairs)
+    table, divisors = products.numpy(), lengths.numpy()
     table[pairs.junk_rows, pairs.junk_columns] = -np.inf
-    wanted = table[pairs.rows, pairs.columns]
     bounds = np.searchsorted(pairs.rows, np.arange(len(table) + 1))
-    places = np.empty(len(wanted), dtype=np.int64)
+    places = np.empty(len(pairs.rows), dtype=np.int64)
 
     def rank(rows: range) -> None:
+        similarities = np.empty_like(divisors)  # one row at a time, in the core's own cache
         for row in rows:
             own = slice(bounds[row], bounds[row + 1])
             if own.start < own.stop:
-                places[own] = np.sort(_row_places(table[row], wanted[own], pairs.columns[own]))
+                np.divide(table[row], divisors, out=similarities)
+                places[own] = np.sort(_row_places(similarities, pairs.columns[own]))
 
     list(pool.map(rank, _shares(len(table), torch.get_num_threads())))
     return places
@@ -144,10 +141,10 @@ def _shares(count: int, parts: int) -> list[range]:
     return [range(a, b) for a, b in itertools.pairwise(edges)]
 
 
-def _row_places(row: NDArray[np.float32], wanted: NDArray[np.float32], columns: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Places in one ranking of the items ``columns``, whose scores are ``wanted``."""
-    candidates = row.compress(row >= wanted.min())
-    above, equal = count_above(candidates, wanted)
+def _row_places(row: NDArray[np.float32], columns: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Places of the items ``columns`` in the ranking of one query, whose similarities are ``row``."""
+    wanted = row[columns]
+    above, equal = count_above(row, wanted)
     for tie in np.flatnonzero(equal > 1):
         above[tie] += np.count_nonzero(row[: columns[tie]] == wanted[tie])
     return above
@@ -156,17 +153,44 @@ def _row_places(row: NDArray[np.float32], wanted: NDArray[np.float32], columns: 
 def count_above(
     scores: NDArray[np.float32], thresholds: NDArray[np.float32]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """How many ``scores`` lie above each threshold, and how many equal it.
+    """How many ``scores`` lie above each threshold, and how many equal it; both exact."""
+    reaching = scores >= thresholds.min()
+    if _FEW * np.count_nonzero(reaching) < len(scores):
+        near, beyond = scores.compress(reaching), np.zeros(len(thresholds), dtype=np.int64)
+    else:
+        near, beyond = _histogram(scores, thresholds)
+    near.sort()
+    right = np.searchsorted(near, thresholds, side="right")
+    return beyond + len(near) - right, right - np.searchsorted(near, thresholds, side="left")
 
-    Few thresholds are compared one by one, many by sorting the scores: whichever is cheaper, the counts being equal.
+
+def _histogram(
+    scores: NDArray[np.float32], thresholds: NDArray[np.float32]
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Scores that share a bin with some threshold, and how many of the others lie above each threshold.
+
+    Cheaper than sorting where thresholds lie deep among the scores. Rounding may move a bin's edge, never the order of
+    two bins, and whatever shares a bin with a threshold is compared exactly by the caller.
     """
-    if len(thresholds) * (1_000 + len(scores)) < 4 * len(scores) * math.log2(len(scores) + 2):
-        above = np.array([np.count_nonzero(scores > t) for t in thresholds], dtype=np.int64)
-        at_least = np.array([np.count_nonzero(scores >= t) for t in thresholds], dtype=np.int64)
-        return above, at_least - above
-    ordered = np.sort(scores)
-    right = np.searchsorted(ordered, thresholds, side="right")
-    return len(scores) - right, right - np.searchsorted(ordered, thresholds, side="left")
+    low = thresholds.min()
+    scale = np.float32(_BINS) / np.maximum(scores.max() - low, np.float32(1e-30))
+    bins = _bin(scores, low, scale)
+    counts = np.bincount(bins, minlength=_BINS + 2)
+    own = np.minimum(_bin(thresholds, low, scale), len(counts) - 1)
+    shared = np.zeros(len(counts), dtype=np.bool_)
+    shared[own] = True
+    counts[own] = 0
+    beyond = np.cumsum(counts[::-1])[::-1]
+    return scores.compress(shared[bins]), beyond[own]
+
+
+def _bin(values: NDArray[np.float32], low: np.float32, scale: np.float32) -> NDArray[np.intp]:
+    """Bin 0 is for what lies below ``low``, -inf too."""
+    shifted = values - low
+    shifted *= scale
+    shifted += np.float32(1)
+    bins: NDArray[np.intp] = np.maximum(shifted, 0, out=shifted).astype(np.intp)
+    return bins
 
 
 def _places_on_device(scores: Tensor, pairs: Pairs) -> NDArray[np.int64]:

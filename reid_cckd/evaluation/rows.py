@@ -16,7 +16,7 @@ Embeddings: TypeAlias = NDArray[Any] | Tensor
 Ids: TypeAlias = NDArray[Any] | Tensor | Sequence[int] | Sequence[str]
 Codes: TypeAlias = NDArray[np.int64]
 
-_BLOCK = 8192  # rows looked at together; a block of 2,048 float32 columns is 64 MiB
+BLOCK = 8192  # rows looked at together; a block of 2,048 float32 columns is 64 MiB
 
 
 class Rows:
@@ -27,11 +27,12 @@ class Rows:
         TypeError: not floating point.
     """
 
-    def __init__(self, values: Embeddings, name: str, device: torch.device, check: bool = True) -> None:
+    def __init__(self, values: Embeddings, name: str, device: torch.device) -> None:
         self.values = as_tensor(values, name)
         self.name, self.device = name, device
         self.width = self.values.shape[1]
-        self.lengths = self._measure() if check else None
+        blocks = [self._measure(self.raw(a, a + BLOCK), a) for a in range(0, len(self), BLOCK)]
+        self.lengths = torch.cat(blocks) if blocks else torch.empty(0, device=device)
 
     def __len__(self) -> int:
         return len(self.values)
@@ -42,25 +43,16 @@ class Rows:
 
     def unit(self, start: int, stop: int) -> Tensor:
         """L2-normalised rows, float32 on the device."""
-        rows = self.raw(start, stop)
-        return rows / self.length(rows, start)[:, None]
+        return self.raw(start, stop) / self.lengths[start:stop, None]
 
-    def length(self, rows: Tensor, start: int) -> Tensor:
-        """Lengths of ``rows``, which begin at ``start``; measured here where the whole was not measured before."""
-        if self.lengths is not None:
-            return self.lengths[start : start + len(rows)]
-        lengths: Tensor = torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64).float()
+    def _measure(self, rows: Tensor, start: int) -> Tensor:
+        lengths: Tensor = torch.linalg.vector_norm(rows, dim=1)
         bad = torch.nonzero(~(torch.isfinite(lengths) & (lengths > 0)))
         if len(bad):
             position = int(bad[0])
             what = "is a zero vector, which has no direction" if lengths[position] == 0 else "is not finite"
             raise ValueError(f"{self.name}: row {start + position} {what}")
         return lengths
-
-    def _measure(self) -> Tensor:
-        self.lengths = None
-        blocks = [self.length(self.raw(a, a + _BLOCK), a) for a in range(0, len(self), _BLOCK)]
-        return torch.cat(blocks) if blocks else torch.empty(0, device=self.device)
 
 
 def as_tensor(values: Embeddings, name: str) -> Tensor:
