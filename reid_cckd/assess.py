@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ from reid_cckd.build import plain_loader
 from reid_cckd.data import ImageDataset, Manifest
 from reid_cckd.engine import Embeddings, extract
 from reid_cckd.errors import DataError
-from reid_cckd.evaluation import RetrievalResult, evaluate_retrieval, rank_gallery
+from reid_cckd.evaluation import RetrievalResult, evaluate_retrieval
 
 
 @dataclass

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 
 from reid_cckd import config as configuration
 from reid_cckd.config import Config, did_you_mean
-from reid_cckd.data import LAYOUTS, ImageDataset, Manifest, collate, make_augment
+from reid_cckd.data import LAYOUTS, ImageDataset, Manifest, build_augment, collate
 from reid_cckd.engine import (
     Embeddings,
     Feed,
@@ -45,8 +45,8 @@ from reid_cckd.losses import (
 from reid_cckd.models import Embedder, Teacher
 from reid_cckd.samplers import (
     ClassUniformSampler,
-    SuperclassUniformSampler,
     Superclasses,
+    SuperclassUniformSampler,
     UniformSampler,
     build_superclasses,
 )
@@ -182,7 +182,7 @@ def train_dataset(config: Config, manifest: Manifest, labels: NDArray[np.int64])
         manifest,
         labels,
         data.image_size,
-        augment=make_augment(data.augment, data.image_size),
+        augment=build_augment(data.augment, data.image_size),
         seed=config.seed,
         on_bad_image=data.on_bad_image,
         cache=data.cache,

@@ -15,7 +15,7 @@ def run(
 ) -> int:
     """Parse, run, and turn what went wrong into a message and an exit code."""
     try:
-        command(parser.parse_args(argv))
+        command(parser.parse_intermixed_args(argv))  # key=value may stand before or after options
     except UserError as error:
         print(f"\nerror: {error}", file=sys.stderr)
         return 2

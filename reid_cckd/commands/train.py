@@ -11,7 +11,7 @@ import torch
 from reid_cckd import build
 from reid_cckd.assess import Judge
 from reid_cckd.commands.console import make_parser, run
-from reid_cckd.commands.reporting import print_scores, report_run
+from reid_cckd.commands.reporting import counts_table, print_scores, report_run
 from reid_cckd.config import Config, dump_config, load_config, to_dict
 from reid_cckd.engine import Trainer, pick_device
 from reid_cckd.errors import ConfigError
@@ -72,7 +72,7 @@ def _prepare(config: Config) -> tuple[Trainer, Judge]:
     torch.manual_seed(config.seed)
     device = pick_device(config.train.device)
     manifest = build.read_manifest(config.data)
-    print(f"{manifest.name} at {manifest.root}: {manifest.summary()}")
+    print(f"{manifest.name} at {manifest.root}\n{counts_table(manifest)}")
     judge = Judge(manifest, config.evaluation, config.data, device, build.precision(config, device))
     teacher = None if config.teacher is None else build.load_network(config.teacher.checkpoint)
     if teacher is not None:

@@ -95,8 +95,8 @@ class Trainer:
         try:
             with StopRequest() as stop:
                 while self.position.epoch < self.epochs:
-                    self._run_epoch(progress, stop)
-                    self._finish_epoch(progress)
+                    means = self._run_epoch(progress, stop)
+                    self._finish_epoch(progress, means)
         finally:
             progress.close()
         return self.position
@@ -120,12 +120,15 @@ class Trainer:
         _restore_rng(state["rng"])
         self.log.cut_after(self.position.step)
 
-    def _run_epoch(self, progress: Progress, stop: StopRequest) -> None:
+    def _run_epoch(self, progress: Progress, stop: StopRequest) -> dict[str, float]:
+        """Train to the end of the epoch; the means of what this process saw of it are for printing only."""
+        seen = RunningMeans()
         self.student.train()
         self.objective.train()
         for batch in self.data.batches(self.position.epoch, self.position.batch):
             values = self._step(batch.to(self.device))
             self.means.add(values)
+            seen.add(values)
             self.position.batch += 1
             self.position.step += 1
             progress.step(self.position.epoch, values)
@@ -137,6 +140,7 @@ class Trainer:
                 raise Interrupted(stop.signum, text)
             if self.position.step % self.checkpoint_every == 0:
                 self._save_last()
+        return seen.take()
 
     def _step(self, batch: Batch) -> dict[str, float]:
         step, total = self.position.step, self.epochs * len(self.data)
@@ -166,14 +170,14 @@ class Trainer:
             output: Output = self.teacher(images)
         return output
 
-    def _finish_epoch(self, progress: Progress) -> None:
+    def _finish_epoch(self, progress: Progress, means: dict[str, float]) -> None:
         epoch = self.position.epoch
         is_last = epoch + 1 == self.epochs
         scores: dict[str, float] = {}
         if is_last or (epoch + 1) % self.evaluate_every == 0:
             scores = self.evaluate(self.network)
             self.log.append({"epoch": epoch + 1, "step": self.position.step, **scores})
-        progress.epoch(epoch, {**self._last_means(), **scores})
+        progress.epoch(epoch, {**means, **scores})
         if scores and scores["mean_ap"] > self.position.best:
             self.position.best, self.position.best_epoch = scores["mean_ap"], epoch + 1
             self._save_best(scores)
@@ -183,10 +187,6 @@ class Trainer:
     def _log_means(self) -> None:
         place = {"epoch": self.position.epoch + 1, "step": self.position.step}
         self.log.append({**place, "lr": self.optimizer.param_groups[0]["lr"], **self.means.take()})
-
-    def _last_means(self) -> dict[str, float]:
-        rows = [row for row in self.log.rows() if "loss" in row]
-        return {name: rows[-1][name] for name in rows[-1] if name not in ("epoch", "step")} if rows else {}
 
     def _save_best(self, scores: dict[str, float]) -> None:
         content = {**self.meta, "model": self.network.state_dict(), "scores": scores, "position": asdict(self.position)}

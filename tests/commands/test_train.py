@@ -1,0 +1,196 @@
+"""Training end to end: every kind of run, interruption and exact resumption, and a user's mistakes."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from reid_cckd.commands.train import main as train_main
+from reid_cckd.config import load_config
+from reid_cckd.engine import load_checkpoint
+from tests.commands.conftest import recipe, write_config
+
+CCKD = {"alpha": 0.5, "beta": 10.0, "terms": [{"name": "mimic", "loss": "cosine_mimic", "weight": 0.5}]}
+TRIPLET = {"name": "triplet", "loss": "TripletMarginLoss", "miner": "BatchHardMiner", "options": {"margin": 0.3}}
+
+
+def state(path: Path) -> dict[str, torch.Tensor]:
+    content = load_checkpoint(path)
+    flat = {**content["model"], **{f"average.{key}": value for key, value in (content["average"] or {}).items()}}
+    flat["rng"] = content["rng"]["cpu"]
+    return flat
+
+
+def assert_same_state(one: Path, other: Path) -> None:
+    left, right = state(one), state(other)
+    assert left.keys() == right.keys()
+    assert not [name for name in left if not torch.equal(left[name], right[name])]
+
+
+def without_place(path: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_teacher_leaves_checkpoints_log_report_and_pictures(teacher: Path) -> None:
+    folder = teacher.parent
+    found = {entry.name for entry in folder.iterdir()}
+    assert found == {"config.yaml", "log.jsonl", "last.pt", "best.pt", "report.json", "ranks.png", "curves.png"}
+    report = json.loads((folder / "report.json").read_text())
+    assert 0 < report["scores"]["mean_ap"] <= report["scores"]["rank10"] <= 1
+    assert report["protocol"]["convention"] == "torchreid"
+    assert load_config(folder / "config.yaml").seed == 3
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        pytest.param({"objective": {"terms": [TRIPLET]}, "train": {"ema": 0.9, "clip_norm": 1.0}}, id="student"),
+        pytest.param({"objective": {"alpha": 0.5}, "sampler": {"kind": "uniform", "batch_size": 16}}, id="kd"),
+        pytest.param({"objective": CCKD}, id="cckd-gaussian"),
+        pytest.param({"objective": {**CCKD, "kernel": {"name": "bilinear"}}}, id="cckd-bilinear"),
+        pytest.param({"objective": {**CCKD, "kernel": {"name": "mmd"}, "correlate": "embedding"}}, id="cckd-mmd"),
+        pytest.param(
+            {
+                "objective": {"beta": {"start": 0, "stop": 10}},
+                "sampler": {
+                    "kind": "sur",
+                    "num_superclasses": 4,
+                    "superclasses_per_batch": 2,
+                    "samples_per_superclass": 4,
+                },
+            },
+            id="sur",
+        ),
+    ],
+)
+def test_every_kind_of_run_trains(
+    pedestrians: Path, teacher: Path, tmp_path: Path, sections: dict[str, object], capsys: pytest.CaptureFixture[str]
+) -> None:
+    needs_teacher = "terms" not in sections["objective"] or sections["objective"] != {"terms": [TRIPLET]}  # type: ignore[operator]
+    extra = {"teacher": {"checkpoint": str(teacher)}} if needs_teacher else {}
+    values = recipe(pedestrians, tmp_path / "run", **sections, **extra)
+    assert train_main([str(write_config(tmp_path / "run.yaml", values))]) == 0
+    printed = capsys.readouterr().out
+    assert ("teacher" in printed) == needs_teacher
+    rows = without_place(tmp_path / "run" / "log.jsonl")
+    assert any("mean_ap" in row for row in rows)
+    assert (tmp_path / "run" / "superclasses.npz").exists() == (sections.get("sampler", {}).get("kind") == "sur")  # type: ignore[attr-defined]
+
+
+LONG = {"train": {"epochs": 6, "ema": 0.9, "checkpoint_every": 3}, "data": {"workers": 1}, "objective": CCKD}
+
+
+def start(config: Path, *arguments: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "reid_cckd.commands", "train", str(config), *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def stop_in_mid_epoch(process: subprocess.Popen[str], folder: Path, signum: int) -> int:
+    """Send a signal as soon as a checkpoint inside an epoch exists."""
+    while process.poll() is None:
+        if (folder / "last.pt").exists() and load_checkpoint(folder / "last.pt")["position"]["step"] >= 3:
+            process.send_signal(signum)
+            break
+        time.sleep(0.01)
+    return process.wait(timeout=60)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_ends_as_an_uninterrupted_one(
+    pedestrians: Path, teacher: Path, tmp_path: Path, signum: int
+) -> None:
+    extra = {"teacher": {"checkpoint": str(teacher)}}
+    whole = write_config(tmp_path / "whole.yaml", recipe(pedestrians, tmp_path / "whole", **LONG, **extra))
+    broken = write_config(tmp_path / "broken.yaml", recipe(pedestrians, tmp_path / "broken", **LONG, **extra))
+    assert train_main([str(whole)]) == 0
+    code = stop_in_mid_epoch(start(broken), tmp_path / "broken", signum)
+    assert code == (-signal.SIGKILL if signum == signal.SIGKILL else 128 + signum)
+    assert load_checkpoint(tmp_path / "broken" / "last.pt")["position"]["epoch"] < 6
+    assert train_main([str(broken), "--resume"]) == 0
+    assert_same_state(tmp_path / "whole" / "last.pt", tmp_path / "broken" / "last.pt")
+    assert without_place(tmp_path / "whole" / "log.jsonl") == without_place(tmp_path / "broken" / "log.jsonl")
+
+
+def test_a_finished_run_resumes_to_itself_and_is_not_overwritten(pedestrians: Path, tmp_path: Path) -> None:
+    config = write_config(tmp_path / "run.yaml", recipe(pedestrians, tmp_path / "run"))
+    assert train_main([str(config)]) == 0
+    before = (tmp_path / "run" / "last.pt").read_bytes()
+    assert train_main([str(config)]) == 2
+    assert train_main([str(config), "--resume"]) == 0
+    assert (tmp_path / "run" / "last.pt").read_bytes() == before
+
+
+def test_nonfinite_loss_names_the_batch(pedestrians: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = write_config(tmp_path / "run.yaml", recipe(pedestrians, tmp_path / "run"))
+    arguments = ["optim.name=sgd", "optim.lr=1e18", "optim.warmup_epochs=0", "model.neck=none"]
+    assert train_main([str(config), *arguments]) == 2
+    message = capsys.readouterr().err
+    listing = json.loads((tmp_path / "run" / "nonfinite_batch.json").read_text())
+    assert "not finite" in message
+    assert listing["images"][0] in message
+    assert len(listing["images"]) == 16
+
+
+def _damage(root: Path, name: str = "train/0000") -> Path:
+    victim = sorted((root / "MSMT17_V1" if (root / "MSMT17_V1").exists() else root).joinpath(name).iterdir())[0]
+    victim.write_bytes(victim.read_bytes()[:100])
+    return victim
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["data.root=nowhere"], ["nowhere"]),
+        (["data.dataset=msmt71"], ["data.dataset", "msmt17"]),
+        (["sampler.classes_per_batch=13"], ["13", "12"]),
+        (["sampler.samples_per_class=1"], ["sampler.samples_per_class"]),
+        (["model.backbone=resnet10q"], ["resnet10t"]),
+        (["teacher.checkpoint=gone.pt", "objective.beta=1"], ["gone.pt"]),
+        (["objective.terms=[{name: t, loss: TripletMarginLos}]"], ["TripletMarginLoss"]),
+        (["objective.terms=[{name: t, loss: TripletMarginLoss, options: {marign: 1}}]"], ["marign"]),
+        (["objective.terms=[{name: t, loss: TripletMarginLoss, miner: BatchHardMinr}]"], ["BatchHardMiner"]),
+        (["data.augment=[{HorizontalFlop: {p: 0.5}}]"], ["HorizontalFlip"]),
+        (["train.device=tpu9"], ["train.device"]),
+        (["optim.name=addam"], ["addam"]),
+    ],
+)
+def test_a_users_mistake_is_one_paragraph_and_starts_nothing(
+    pedestrians: Path, tmp_path: Path, overrides: list[str], words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = write_config(tmp_path / "run.yaml", recipe(pedestrians, tmp_path / "run"))
+    assert train_main([str(config), *overrides]) == 2
+    message = capsys.readouterr().err
+    assert "Traceback" not in message
+    assert all(word in message for word in words), message
+    assert not (tmp_path / "run" / "last.pt").exists()
+
+
+def test_a_teacher_of_other_identities_is_refused(
+    pedestrians: Path, teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    values = recipe(pedestrians, tmp_path / "run", objective={"alpha": 0.5}, teacher={"checkpoint": str(teacher)})
+    config = write_config(tmp_path / "run.yaml", values)
+    content = load_checkpoint(teacher)
+    content["classes"] = [*content["classes"][:-1], 999]
+    torch.save(content, tmp_path / "other.pt")
+    assert train_main([str(config), f"teacher.checkpoint={tmp_path / 'other.pt'}"]) == 2
+    assert "11 in common" in capsys.readouterr().err
+
+
+def test_a_checkpoint_of_another_architecture_is_refused(
+    pedestrians: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = write_config(tmp_path / "run.yaml", recipe(pedestrians, tmp_path / "run"))
+    assert train_main([str(config)]) == 0
+    assert train_main([str(config), "--resume", "model.embedding=7"]) == 2
+    assert "model.embedding" in capsys.readouterr().err
+    (tmp_path / "run" / "config.yaml").unlink()
+    assert train_main([str(config), "--resume", "model.embedding=7"]) == 2
+    assert "another model or objective" in capsys.readouterr().err
