@@ -132,6 +132,6 @@ def _cell(role: str, column: str, counts: dict[str, Counts], published: dict[str
 
 def _finding(noun: str, what: str, total: int | None, items: Sequence[str]) -> list[str]:
     of = f" of {total:,}" if total is not None else ""
-    head = f"{'ok ' if not items else '-> '} {len(items):,}{of} {noun} {what}"
+    head = f"{'ok' if not items else '->'} {len(items):,}{of} {noun} {what}"
     more = [f"      ... and {len(items) - SHOWN:,} more"] if len(items) > SHOWN else []
     return [head, *(f"      {item}" for item in items[:SHOWN]), *more]

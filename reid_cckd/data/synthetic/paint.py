@@ -62,14 +62,14 @@ def paint(picture: Floats, stroke: Stroke, light: Light, folds: Floats) -> None:
     columns = _span(min(x0, x1) - reach, max(x0, x1) + reach, picture.shape[1])
     if rows.start >= rows.stop or columns.start >= columns.stop:
         return
-    length = max(float(np.hypot(x1 - x0, y1 - y0)), 1e-3)
-    axis_x, axis_y = (x1 - x0) / length, (y1 - y0) / length
+    length = float(np.hypot(x1 - x0, y1 - y0))
+    axis_x, axis_y = ((x1 - x0) / length, (y1 - y0) / length) if length > 1e-3 else (0.0, 1.0)
     x = np.arange(columns.start, columns.stop, dtype=np.float32)[None, :] - np.float32(x0)
     y = np.arange(rows.start, rows.stop, dtype=np.float32)[:, None] - np.float32(y0)
     along = x * np.float32(axis_x) + y * np.float32(axis_y)
     across = y * np.float32(axis_x) - x * np.float32(axis_y)
     inside = np.clip(along, 0, length)
-    width = _interpolate(inside / np.float32(length), stroke.widths)
+    width = _interpolate(inside / np.float32(max(length, 1e-3)), stroke.widths)
     cover = np.clip(width - np.hypot(across, (along - inside) * np.float32(stroke.blunt)) + np.float32(0.5), 0, 1)
     shade = _shade(across / np.maximum(width, 1), axis_y, light) * (1 + np.float32(0.06) * folds[rows, columns])
     region = picture[rows, columns]

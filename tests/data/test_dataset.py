@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from reid_cckd.batch import Batch
+from reid_cckd.data.augment import build_augment, limit_threads
+from reid_cckd.data.dataset import ImageDataset, collate
+from reid_cckd.data.images import DamagedImageError
+from reid_cckd.data.manifest import Manifest
+from reid_cckd.errors import DataError, UserError
+from tests.data.trees import write_image
+
+SIZE = (16, 8)
+N = 10
+NOISE = [{"GaussNoise": {"p": 1.0}}, {"HorizontalFlip": {"p": 0.5}}]
+
+
+@pytest.fixture
+def manifest(tmp_path: Path) -> Manifest:
+    paths = tuple(f"{i}.png" for i in range(N))
+    for i, path in enumerate(paths):
+        write_image(tmp_path / path, value=10 * i, size=(20, 12))
+    return Manifest("toy", tmp_path, paths, np.arange(N) // 2 + 7, np.arange(N) % 2, np.array(["train"] * N))
+
+
+def dataset(manifest: Manifest, **options: Any) -> ImageDataset:
+    return ImageDataset(manifest, manifest.contiguous_labels()[0], SIZE, **options)
+
+
+def epoch(images: ImageDataset, workers: int, context: str | None = None) -> list[Batch]:
+    options: dict[str, Any] = {"num_workers": workers, "multiprocessing_context": context}
+    return list(DataLoader(images, batch_size=4, collate_fn=collate, worker_init_fn=limit_threads, **options))
+
+
+def test_items_and_batches(manifest: Manifest) -> None:
+    image, label, index = dataset(manifest)[5]
+    assert (image.shape, image.dtype, label, index) == ((3, *SIZE), torch.uint8, 2, 5)
+    batch = epoch(dataset(manifest), 0)[1]
+    assert isinstance(batch, Batch)
+    assert batch.images.shape == (4, 3, *SIZE)
+    assert batch.images.is_contiguous()
+    assert (batch.labels.tolist(), batch.index.tolist()) == ([2, 2, 3, 3], [4, 5, 6, 7])
+    assert batch.labels.dtype == batch.index.dtype == torch.int64
+
+
+def test_labels_above_float32_stay_exact(manifest: Manifest) -> None:
+    labels = np.arange(N) + 2**24
+    assert epoch(ImageDataset(manifest, labels, SIZE), 0)[0].labels.tolist() == labels[:4].tolist()
+
+
+@pytest.mark.parametrize("augment", [None, NOISE])
+def test_the_cache_changes_nothing(manifest: Manifest, augment: Any) -> None:
+    options = {"augment": build_augment(augment, SIZE), "seed": 3}
+    plain, cached = dataset(manifest, **options), dataset(manifest, cache="memory", **options)
+    for one, other in zip(epoch(plain, 0), epoch(cached, 0), strict=True):
+        assert torch.equal(one.images, other.images)
+
+
+def test_the_cache_needs_no_files(manifest: Manifest) -> None:
+    cached = dataset(manifest, cache="memory")
+    manifest.path(3).unlink()
+    assert cached[3][0].shape == (3, *SIZE)
+
+
+@pytest.mark.parametrize(
+    ("workers", "cache", "context"), [(1, "none", "fork"), (2, "memory", "fork"), (1, "memory", "spawn")]
+)
+def test_a_run_repeats_for_any_number_of_workers(
+    manifest: Manifest, workers: int, cache: Literal["none", "memory"], context: str
+) -> None:
+    images = dataset(manifest, augment=build_augment(NOISE, SIZE), seed=1, cache=cache)
+    images.set_epoch(2)
+    for one, other in zip(epoch(images, 0), epoch(images, workers, context), strict=True):
+        assert torch.equal(one.images, other.images)
+
+
+def test_set_epoch_reaches_workers_that_already_run(manifest: Manifest) -> None:
+    images = dataset(manifest, augment=build_augment(NOISE, SIZE), seed=1)
+    loader = DataLoader(images, batch_size=N, collate_fn=collate, num_workers=1, persistent_workers=True)
+    seen = []
+    for number in (0, 1, 0):
+        images.set_epoch(number)
+        seen.append(next(iter(loader)).images)
+    assert not torch.equal(seen[0], seen[1])
+    assert torch.equal(seen[0], seen[2])
+
+
+def test_copies_in_one_batch_are_different_views(manifest: Manifest) -> None:
+    images = dataset(manifest, augment=build_augment(NOISE, SIZE), seed=1)
+    first, other, again = images.__getitems__([4, 5, 4])
+    assert not torch.equal(first[0], again[0])
+    assert torch.equal(first[0], images[4][0])
+    assert torch.equal(other[0], images[5][0])
+
+
+@pytest.mark.parametrize("cache", ["none", "memory"])
+def test_damaged_images_are_skipped_and_listed_when_told_so(
+    manifest: Manifest, cache: Literal["none", "memory"]
+) -> None:
+    manifest.path(3).write_bytes(manifest.path(3).read_bytes()[:60])
+    manifest.path(8).write_bytes(b"")
+    images = dataset(manifest, on_bad_image="skip", cache=cache)
+    assert [(bad.row, bad.path) for bad in images.bad] == [(3, "3.png"), (8, "8.png")]
+    assert "0 bytes" in images.bad[1].reason
+    assert len(images) == len(images.manifest) == N - 2
+    assert [images[i][2] for i in range(N - 2)] == list(range(N - 2))
+    assert images.labels.tolist() == [0, 0, 1, 2, 2, 3, 3, 4]
+    # Rows, labels and pixels still belong together.
+    brightness = [int(images[i][0][0, 0, 0]) for i in range(N - 2)]
+    assert [value - brightness[0] for value in brightness] == [10 * i for i in (0, 1, 2, 4, 5, 6, 7, 9)]
+    assert [len(batch.index) for batch in epoch(images, 0)] == [4, 4]
+
+
+def test_damaged_images_raise_by_default(manifest: Manifest) -> None:
+    manifest.path(3).write_bytes(b"")
+    with pytest.raises(DamagedImageError, match=r"1 of 10 images .*3\.png: the file is empty .*on_bad_image: skip"):
+        dataset(manifest, cache="memory")
+    with pytest.raises(DamagedImageError, match=r"3\.png cannot be decoded"):
+        dataset(manifest)[3]
+
+
+def test_an_error_in_a_worker_is_still_one_paragraph(manifest: Manifest) -> None:
+    manifest.path(3).write_bytes(b"")
+    with pytest.raises(UserError) as caught:
+        epoch(dataset(manifest), 1)
+    assert str(caught.value).startswith(str(manifest.path(3)))
+    assert "\n" not in str(caught.value)
+
+
+def test_nothing_left_is_an_error(manifest: Manifest) -> None:
+    for row in range(N):
+        manifest.path(row).unlink()
+    with pytest.raises(DataError, match="None of the 10 images of toy"):
+        dataset(manifest, on_bad_image="skip")
+
+
+@pytest.mark.parametrize("option", [{"cache": "disk"}, {"on_bad_image": "ignore"}])
+def test_unknown_options_are_refused(manifest: Manifest, option: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="expected"):
+        dataset(manifest, **option)
+
+
+def test_labels_of_another_length_are_refused(manifest: Manifest) -> None:
+    with pytest.raises(ValueError, match="labels has 3 entries"):
+        ImageDataset(manifest, np.arange(3), SIZE)

@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from reid_cckd.data.images import DamagedImageError, in_threads, read_image
+from tests.data.trees import write_image
+
+
+def damage(path: Path, how: str) -> Path:
+    whole = write_image(path, size=(64, 32)).read_bytes()
+    if how == "missing":
+        path.unlink()
+        return path
+    path.write_bytes({"truncated": whole[: len(whole) // 2], "empty": b"", "text": b"404: not found"}[how])
+    return path
+
+
+def test_pixels_are_those_of_the_file(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    image = read_image(tmp_path / "a.png")
+    np.testing.assert_array_equal(image, pixels)
+    assert image.flags.writeable
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA", "P", "CMYK", "1"])
+def test_every_mode_becomes_rgb(tmp_path: Path, mode: str) -> None:
+    path = tmp_path / ("a.tif" if mode == "CMYK" else "a.png")
+    Image.new("RGB", (4, 6), (255, 255, 255)).convert(mode).save(path)
+    image = read_image(path)
+    assert (image.shape, image.dtype) == ((6, 4, 3), np.uint8)
+    assert (image == 255).all()
+
+
+def test_resizing_is_antialiased(tmp_path: Path) -> None:
+    stripes = np.zeros((64, 64, 3), np.uint8)
+    stripes[:, ::2] = 255
+    Image.fromarray(stripes).save(tmp_path / "a.png")
+    small = read_image(tmp_path / "a.png", (16, 8))
+    assert small.shape == (16, 8, 3)
+    assert np.abs(small[:, 1:-1].astype(int) - 127).max() <= 16  # picking every eighth column would give 0 or 255
+
+
+@pytest.mark.parametrize(
+    ("how", "reason"),
+    [("truncated", "truncated"), ("empty", "0 bytes"), ("text", "not an image"), ("missing", "missing")],
+)
+def test_a_damaged_file_is_named_with_its_reason(tmp_path: Path, how: str, reason: str) -> None:
+    path = damage(tmp_path / "a.jpg", how)
+    with pytest.raises(DamagedImageError) as caught:
+        read_image(path, (8, 4))
+    text = str(caught.value)
+    assert str(path) in text
+    assert reason in text.lower()
+    assert "on_bad_image: skip" in text
+    assert "\n" not in text
+
+
+def test_a_folder_is_no_image(tmp_path: Path) -> None:
+    with pytest.raises(DamagedImageError, match="it is a folder"):
+        read_image(tmp_path)
+
+
+def test_the_error_can_be_pickled(tmp_path: Path) -> None:
+    error = DamagedImageError("a.jpg cannot be decoded: why. What to do.")
+    assert str(pickle.loads(pickle.dumps(error))) == str(error)
+
+
+@pytest.mark.parametrize("workers", [1, 3, None])
+def test_threads_keep_the_order(workers: int | None) -> None:
+    assert list(in_threads(lambda row: row * row, range(50), workers)) == [row * row for row in range(50)]
