@@ -1,0 +1,174 @@
+"""Correlation congruence: the student is to relate any two instances as its teacher does."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from pytorch_metric_learning.distances import BaseDistance
+from pytorch_metric_learning.losses import BaseMetricLossFunction
+from torch import Tensor, nn
+
+from reid_cckd.losses.fused import Pass, Weights, compiled_step, difference_and_slope, row_sums
+from reid_cckd.losses.kernels import DotKernel, GaussianRBF
+from reid_cckd.losses.memory import PairMemory
+from reid_cckd.losses.pairs import check_labels, label_weights, listed_weights
+from reid_cckd.losses.precision import at_least_float32, full_precision
+
+
+class CorrelationCongruenceLoss(BaseMetricLossFunction):  # type: ignore[misc]
+    """Mean over all pairs of (phi(s_i, s_j) - phi(t_i, t_j))^2 (Peng et al., ICCV 2019, arXiv 1904.01802, eq. 5).
+
+    Call ``loss(embeddings, labels=None, indices_tuple=None, ref_emb=teacher)``: student (N, Ds), labels (N,), teacher
+    (N, Dt), row i of both being image i. Each network's correlations are taken in its own space, so the widths may
+    differ. An element loss: one value per anchor, the mean over its row of pairs, which PML's reducers put together;
+    the mean over anchors, with which they begin, is the paper's 1/N^2. Computed in float32 or better, under autocast
+    too. No gradient reaches the teacher.
+
+    With `Bilinear` or `GaussianRBF` the pairs are visited tile by tile: memory does not grow with N^2 and the gradient
+    is ready when the value is. It can be differentiated once; a second time raises. Under ``torch.compile`` it is a
+    graph break. Any other PML distance goes through autograd on whole (N, N) matrices.
+
+    One row gives the value 0, a zero row is orthogonal to all and gets no gradient.
+
+    Args:
+        distance: phi, a kernel of this package or any PML distance; None is ``GaussianRBF()``.
+        within_weight: weight of pairs of one class, 0 or more.
+        between_weight: weight of pairs of two classes. If the two differ, labels (or mined pairs) are needed.
+        project: (student width, teacher width) of a linear layer, trained with the student, on its side.
+        memory: past rows against which each batch is correlated too: N x (N + M) pairs. Filled in training mode.
+        compile: fuse the elementwise part of a tile with ``torch.compile``; needs a C++ compiler on CPU.
+        **kwargs: PML's reducer, embedding_regularizer, embedding_reg_weight, collect_stats.
+
+    ``indices_tuple`` (pairs or triplets of any miner) restricts the pairs to those listed, counted once each; an
+    anchor's value is the mean over its listed partners, and anchors without any are left out. Takes N^2 numbers.
+
+    Raises:
+        ValueError: names the argument: no ref_emb, other lengths, no rows, NaN or Inf, labels missing or of another
+            shape, indices out of range, indices_tuple together with a memory.
+    """
+
+    def __init__(
+        self,
+        distance: BaseDistance | None = None,
+        within_weight: float = 1.0,
+        between_weight: float = 1.0,
+        project: tuple[int, int] | None = None,
+        memory: PairMemory | None = None,
+        compile: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(distance=distance, **kwargs)
+        for name, weight in (("within_weight", within_weight), ("between_weight", between_weight)):
+            if not 0 <= weight < math.inf:
+                raise ValueError(f"{name} must be a finite number of 0 or more, got {weight}")
+        self.within_weight, self.between_weight = float(within_weight), float(between_weight)
+        self.projection = None if project is None else nn.Linear(*project)
+        self.memory = memory
+        self.step = compiled_step() if compile else difference_and_slope
+
+    def get_default_distance(self) -> BaseDistance:
+        """The paper's best kernel."""
+        return GaussianRBF()
+
+    def forward(
+        self,
+        embeddings: Tensor,
+        labels: Tensor | None = None,
+        indices_tuple: tuple[Tensor, ...] | None = None,
+        ref_emb: Tensor | None = None,
+        ref_labels: Tensor | None = None,
+    ) -> Tensor:
+        """The reduced loss, a scalar with the default reducer."""
+        if ref_emb is None:  # PML would put the student in its place: a loss of 0 without a word
+            raise ValueError("ref_emb: pass the teacher's embeddings, loss(embeddings, labels, ref_emb=teacher)")
+        check_rows(embeddings, ref_emb)
+        check_labels(labels, len(embeddings))
+        with full_precision(embeddings):
+            return super().forward(embeddings, labels, indices_tuple, ref_emb, ref_labels)  # type: ignore[no-any-return]
+
+    def compute_loss(
+        self,
+        embeddings: Tensor,
+        labels: Tensor | None,
+        indices_tuple: tuple[Tensor, ...] | None,
+        ref_emb: Tensor,
+        ref_labels: Tensor | None,
+    ) -> dict[str, dict[str, Any]]:
+        """PML's loss dictionary: one value per anchor."""
+        student = at_least_float32(embeddings)
+        if self.projection is not None:
+            student = self.projection(student)
+        teacher = ref_emb.detach().to(student.dtype)
+        if indices_tuple is not None:
+            values, anchors = self._listed(student, teacher, indices_tuple)
+        else:
+            values, anchors = self._all(student, teacher, labels), torch.arange(len(student), device=student.device)
+        if not len(anchors):
+            return self.zero_losses()  # type: ignore[no-any-return]
+        if not bool(values.isfinite().all()):  # on N values, for NaN and Inf in rows end up here
+            raise ValueError(blame(embeddings, ref_emb))
+        if self.memory is not None and self.training:
+            self.memory.add(student, teacher, labels)
+        return {"loss": {"losses": values, "indices": anchors, "reduction_type": "element"}}
+
+    def _listed(self, student: Tensor, teacher: Tensor, indices_tuple: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+        if self.memory is not None:
+            raise ValueError("indices_tuple: cannot be combined with a memory, whose pairs it does not list")
+        weights = listed_weights(indices_tuple, student, self.within_weight, self.between_weight)
+        anchors = weights.counts.nonzero().squeeze(1)
+        sums = self._row_sums(student, teacher, weights.tile)
+        return sums[anchors] / weights.counts[anchors], anchors
+
+    def _all(self, student: Tensor, teacher: Tensor, labels: Tensor | None) -> Tensor:
+        sums = self._row_sums(student, teacher, self._weights(student, labels, labels))
+        count = len(student)
+        for past_student, past_teacher, past_labels in [] if self.memory is None else self.memory.parts():
+            weights = self._weights(student, labels, past_labels)
+            sums = sums + self._row_sums(student, teacher, weights, (past_student, past_teacher))
+            count += len(past_student)
+        common = self.within_weight if self.within_weight == self.between_weight else 1.0
+        return sums * (common / count)
+
+    def _weights(self, student: Tensor, labels: Tensor | None, column_labels: Tensor | None) -> Weights | None:
+        if self.within_weight == self.between_weight:
+            return None
+        if labels is None or column_labels is None:
+            raise ValueError("labels: needed to tell pairs within a class (within_weight) from others (between_weight)")
+        return label_weights(labels, column_labels, student, self.within_weight, self.between_weight)
+
+    def _row_sums(
+        self, student: Tensor, teacher: Tensor, weights: Weights | None, others: tuple[Tensor, Tensor] | None = None
+    ) -> Tensor:
+        if isinstance(self.distance, DotKernel):
+            task = Pass(self.distance.profile(teacher), self.distance.normalize_embeddings, weights, self.step)
+            return row_sums(student, teacher, task, others)
+        past_student, past_teacher = others or (None, None)
+        with torch.no_grad():
+            target = self.distance(teacher, past_teacher)
+        square = (self.distance(student, past_student) - target).square()
+        everything = slice(None)
+        return (square if weights is None else square * weights(everything, everything)).sum(dim=1)
+
+
+def check_rows(embeddings: Tensor, ref_emb: Tensor) -> None:
+    """Student and teacher are matrices of as many rows, one at least.
+
+    Raises:
+        ValueError: they are not.
+    """
+    for name, rows in (("embeddings", embeddings), ("ref_emb", ref_emb)):
+        if rows.ndim != 2 or not len(rows):
+            raise ValueError(f"{name}: expected a matrix of one row or more, got shape {tuple(rows.shape)}")
+    if len(embeddings) != len(ref_emb):
+        raise ValueError(f"ref_emb: {len(ref_emb)} rows for {len(embeddings)} embeddings; row i of both is one image")
+
+
+def blame(embeddings: Tensor, ref_emb: Tensor) -> str:
+    """Which argument made the loss infinite or undefined."""
+    for name, rows in (("embeddings", embeddings), ("ref_emb", ref_emb)):
+        bad = (~rows.isfinite()).any(dim=1).nonzero().squeeze(1)
+        if len(bad):
+            return f"{name}: {len(bad)} of {len(rows)} rows hold NaN or Inf, the first is row {int(bad[0])}"
+    return "embeddings, ref_emb: finite, but their kernel values are not; normalise or project them less steeply"

@@ -1,0 +1,73 @@
+"""Weights of pairs: by class, or restricted to the pairs that a miner lists."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from reid_cckd.losses.fused import Weights
+
+
+class Listed(NamedTuple):
+    """Weights (N, N), 0 where a pair is not listed, and how many partners of each anchor are, (N,)."""
+
+    weights: Tensor
+    counts: Tensor
+
+    def tile(self, i: slice, j: slice) -> Tensor:
+        """Weights of anchors i and partners j."""
+        return self.weights[i, j]
+
+
+def label_weights(labels: Tensor, column_labels: Tensor, like: Tensor, within: float, between: float) -> Weights:
+    """``within`` where the labels of row and column agree, ``between`` elsewhere; compared as the integers they are."""
+    same, other = like.new_tensor(within), like.new_tensor(between)
+
+    def tile(i: slice, j: slice) -> Tensor:
+        return torch.where(labels[i].unsqueeze(1) == column_labels[j], same, other)
+
+    return tile
+
+
+def listed_weights(indices_tuple: tuple[Tensor, ...], like: Tensor, within: float, between: float) -> Listed:
+    """Weights of the pairs in a miner's triplets (a, p, n) or pairs (a1, p, a2, n) among the rows of ``like``.
+
+    Raises:
+        ValueError: another tuple, or indices out of range.
+    """
+    positives, negatives = _as_pairs(indices_tuple, len(like))
+    weights = like.new_zeros(len(like), len(like))
+    weights[positives] = weights[negatives] = 1.0
+    counts = weights.sum(dim=1)
+    weights[positives], weights[negatives] = within, between
+    return Listed(weights, counts)
+
+
+def _as_pairs(indices_tuple: tuple[Tensor, ...], count: int) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    if len(indices_tuple) not in (3, 4):
+        raise ValueError(f"indices_tuple: expected triplets (3 tensors) or pairs (4 tensors), got {len(indices_tuple)}")
+    for indices in indices_tuple:
+        if indices.ndim != 1 or indices.is_floating_point():
+            raise ValueError(
+                f"indices_tuple: expected 1-D integers, got {indices.dtype} of shape {tuple(indices.shape)}"
+            )
+        if len(indices) and not (0 <= int(indices.min()) and int(indices.max()) < count):
+            raise ValueError(f"indices_tuple: index out of range for {count} rows")
+    anchors, positives, *rest = indices_tuple
+    others, negatives = rest if len(rest) == 2 else (anchors, rest[0])
+    for left, right in ((anchors, positives), (others, negatives)):
+        if len(left) != len(right):
+            raise ValueError(f"indices_tuple: {len(left)} anchors for {len(right)} partners")
+    return (anchors, positives), (others, negatives)
+
+
+def check_labels(labels: Tensor | None, count: int) -> None:
+    """One label for each row.
+
+    Raises:
+        ValueError: another shape.
+    """
+    if labels is not None and labels.shape != (count,):
+        raise ValueError(f"labels: expected shape ({count},), got {tuple(labels.shape)}")

@@ -1,0 +1,16 @@
+"""Losses are computed in float32 or better: the Gram matrix of bfloat16 rows keeps two digits."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def at_least_float32(rows: Tensor) -> Tensor:
+    """The same numbers, widened where they come in half precision; float64 stays float64."""
+    return rows.to(torch.promote_types(rows.dtype, torch.float32))
+
+
+def full_precision(rows: Tensor) -> torch.autocast:
+    """A context in which a surrounding autocast does not reach matrix products on the device of ``rows``."""
+    return torch.autocast(rows.device.type, enabled=False)
