@@ -96,7 +96,7 @@ class ImageDataset(Dataset[Item]):
         """Decode every image, into the cache if ``keep``, and return the damaged ones."""
         total, bad = len(manifest), list[BadImage]()
         pixels = torch.empty((total if keep else 1, *self.image_size, 3), dtype=torch.uint8)
-        size = f"{pixels.nbytes / 1e9:.1f} GB" if keep else "check"
+        size = f"{pixels.nbytes / 1e6:,.0f} MB" if keep else "check"
         decoded = in_threads(lambda row: image_or_reason(manifest.path(row), self.image_size), range(total))
         for row, image in enumerate(tqdm(decoded, f"decode ({size})", total, delay=1, leave=False)):
             if isinstance(image, str):

@@ -38,7 +38,8 @@ class Listing:
         return self._names[folder]
 
     def __contains__(self, path: str) -> bool:
-        folder, name = os.path.split(path)
+        """``path`` with forward slashes."""
+        folder, _, name = path.rpartition("/")
         return name in self.names(folder)
 
 

@@ -107,16 +107,17 @@ def _read_list(home: Path, folder: str, name: str, files: Listing, seen: dict[st
     """The images of one list file; ``seen`` remembers across lists on which line each path stood."""
     images: list[Image] = []
     missing: list[str] = []
+    source, base = str(home / name), str(home)
     for number, line in enumerate(_lines(home, name), start=1):
         if not line.strip():
             continue
-        where = f"{home / name}:{number}"
+        where = f"{source}:{number}"
         path, label = _path_and_id(line, where)
         path = f"{folder}/{path}"
         if path in seen:
             raise DataError(f"{where} lists {path} again, after {seen[path]}. Remove one of the two lines.")
         seen[path] = where
-        if f"{home}/{path}" not in files:
+        if f"{base}/{path}" not in files:
             missing.append(f"line {number}: {path}")
         images.append((path, label, _msmt17_camera(path, where)))
     if missing:
