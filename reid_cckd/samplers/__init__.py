@@ -1,0 +1,16 @@
+"""Batch samplers: CUR, SUR and uniform random, exact, seeded, distributed and resumable; superclasses found."""
+
+from reid_cckd.samplers.agreement import SuperclassReport, superclass_report
+from reid_cckd.samplers.batch_samplers import ClassUniformSampler, SuperclassUniformSampler, UniformSampler
+from reid_cckd.samplers.clustering import build_superclasses
+from reid_cckd.samplers.superclasses import Superclasses
+
+__all__ = [
+    "ClassUniformSampler",
+    "SuperclassReport",
+    "SuperclassUniformSampler",
+    "Superclasses",
+    "UniformSampler",
+    "build_superclasses",
+    "superclass_report",
+]

@@ -1,0 +1,101 @@
+"""Which classes meet in which batch: an endless sequence of passes, each computable alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reid_cckd.samplers.chance import Ints, noise, ranges, shuffle
+
+_BITS = 30  # quotas are fixed-point numbers, so that sums over passes are exact
+_ONE = 1 << _BITS
+_CLASSES, _LANES, _BATCHES = 1, 2, 3  # purposes of the noise
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Passes of ``batches`` batches of ``classes_per_batch`` different classes.
+
+    ``edges`` are the running sums, from 0 to the number of places in a pass, of the visits that a pass owes to each
+    class. A pass gives each class its quota rounded up or down, and the roundings even out over passes.
+    """
+
+    edges: Ints
+    classes_per_batch: int
+    batches: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class PassPlan:
+    """Row b: the classes of batch b of a pass, and how often each was visited before, in all passes."""
+
+    classes: Ints
+    visits: Ints
+
+
+def make_schedule(weights: NDArray[np.float64], classes_per_batch: int, batches: int, seed: int) -> Schedule:
+    """Passes of ``batches`` batches in which each class has places in proportion to its weight."""
+    sums = np.concatenate([[0.0], np.cumsum(weights)])
+    edges = np.rint(sums / sums[-1] * (batches * classes_per_batch) * _ONE).astype(np.int64)
+    return Schedule(edges, classes_per_batch, batches, seed)
+
+
+def plan_pass(schedule: Schedule, number: int) -> PassPlan:
+    """The batches of one pass, each with different classes."""
+    before = visits_before(schedule.edges, number)
+    quotas = visits_before(schedule.edges, number + 1) - before
+    seed = schedule.seed
+    order = shuffle(np.array([len(quotas)]), noise(seed, _CLASSES, np.arange(len(quotas)), number))
+    quotas, before = quotas[order], before[order]
+    places = _mixed_lanes(quotas, schedule.batches, schedule.classes_per_batch, seed, number)
+    batches = shuffle(np.array([schedule.batches]), noise(seed, _BATCHES, np.arange(schedule.batches), number))
+    table = places.reshape(schedule.classes_per_batch, schedule.batches).T[batches]
+    visits = np.repeat(before, quotas) + ranges(np.zeros_like(quotas), quotas)
+    return PassPlan(np.repeat(order, quotas)[table], visits[table])
+
+
+def visits_before(edges: Ints, passes: int) -> Ints:
+    """How often each class is visited in the first ``passes`` passes, in closed form.
+
+    Pass p visits class c ``floor(edges[c + 1] + u_p) - floor(edges[c] + u_p)`` times (systematic sampling), where
+    u_p is the van der Corput sequence; the sum over passes only has to count the u_p beyond a threshold.
+    """
+    whole, part = edges >> _BITS, edges & (_ONE - 1)
+    return np.diff(passes * whole + passes - _count_below(_ONE - part, passes))
+
+
+def _count_below(thresholds: Ints, length: int) -> Ints:
+    """How many of the first ``length`` van der Corput numbers (times 2**30) lie below each threshold.
+
+    The numbers 0..length-1 fall into one block per set bit i of ``length``, in which the i lowest bits run free:
+    mirrored, such a block is an arithmetic sequence of 2**i terms.
+    """
+    counts = np.zeros_like(thresholds)
+    for bit in range(length.bit_length()):
+        if length >> bit & 1:
+            step = _ONE >> bit
+            first = _mirror(length >> (bit + 1) << (bit + 1))
+            counts += np.clip((thresholds - first + step - 1) // step, 0, 1 << bit)
+    return counts
+
+
+def _mirror(number: int) -> int:
+    return int(f"{number:0{_BITS}b}"[::-1], 2)
+
+
+def _mixed_lanes(quotas: Ints, batches: int, lanes: int, seed: int, number: int) -> Ints:
+    """Places of a pass, lane by lane, in which place i belongs to batch ``i % batches``.
+
+    A class fills consecutive places, so its visits are in different batches. Shuffling each lane keeps that true for
+    classes within the lane; the few that reach over its end stay where they are.
+    """
+    first = np.cumsum(quotas) - quotas
+    within = first // batches == (first + quotas - 1) // batches
+    free = np.flatnonzero(np.repeat(within, quotas))
+    sizes = np.bincount(free // batches, minlength=lanes)
+    places = np.arange(batches * lanes)
+    places[free] = free[shuffle(sizes, noise(seed, _LANES, free, number))]
+    return places
