@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from reid_cckd import config as configuration
-from reid_cckd.build import plain_loader
+from reid_cckd.build import image_dataset, plain_loader
 from reid_cckd.data import ImageDataset, Manifest
 from reid_cckd.engine import Embeddings, extract
 from reid_cckd.errors import DataError
@@ -55,13 +55,7 @@ class Judge:
             part = self.manifest.select(role)
             if not len(part):
                 raise DataError(f"{self.manifest.name} at {self.manifest.root} has no {role} images to evaluate on.")
-            self._datasets[role] = ImageDataset(
-                part,
-                part.labels,
-                self.data.image_size,
-                on_bad_image=self.data.on_bad_image,
-                cache=self.data.cache,
-            )
+            self._datasets[role] = image_dataset(part, part.labels, self.data)
         return self._datasets[role]
 
 

@@ -19,7 +19,6 @@ from reid_cckd import config as configuration
 from reid_cckd.config import Config, did_you_mean
 from reid_cckd.data import LAYOUTS, ImageDataset, Manifest, build_augment, collate
 from reid_cckd.engine import (
-    Embeddings,
     Feed,
     Trainer,
     autocast,
@@ -122,7 +121,7 @@ def build_trainer(
     """
     folder = Path(config.output)
     labels, classes = manifest.contiguous_labels()
-    dataset = train_dataset(config, manifest, labels)
+    dataset = image_dataset(manifest, labels, config.data, augment=True, seed=config.seed)
     student = build_network(config, len(classes)).to(device)
     frozen = None if teacher is None else Teacher(teacher.network).to(device)
     objective = build_objective(config, classes.tolist(), student, teacher).to(device)
@@ -175,18 +174,23 @@ def _average(student: nn.Module, decay: float | None) -> ModelEmaV3 | None:
     return None if decay is None else ModelEmaV3(student, decay=decay, use_warmup=True)
 
 
-def train_dataset(config: Config, manifest: Manifest, labels: NDArray[np.int64]) -> ImageDataset:
-    """The training images with their augmentation."""
-    data = config.data
-    return ImageDataset(
+def image_dataset(
+    manifest: Manifest, labels: NDArray[np.int64], data: configuration.Data, augment: bool = False, seed: int = 0
+) -> ImageDataset:
+    """The images of a manifest as ``data`` asks for them; those that are skipped as damaged are printed."""
+    spec = data.augment if augment and data.augment != "none" else None
+    dataset = ImageDataset(
         manifest,
         labels,
         data.image_size,
-        augment=build_augment(data.augment, data.image_size),
-        seed=config.seed,
+        augment=build_augment(spec, data.image_size),
+        seed=seed,
         on_bad_image=data.on_bad_image,
         cache=data.cache,
     )
+    for bad in dataset.bad:
+        print(f"skipped, damaged: {manifest.path(bad.row)}: {bad.reason}")
+    return dataset
 
 
 def plain_loader(dataset: ImageDataset, batch_size: int, workers: int) -> DataLoader[Any]:
@@ -221,7 +225,7 @@ def _superclasses(config: Config, dataset: ImageDataset, teacher: Teacher, devic
     if path.exists():
         return Superclasses.load(path)
     data, evaluation = config.data, config.evaluation
-    plain = ImageDataset(dataset.manifest, dataset.labels, data.image_size, cache=data.cache)
+    plain = image_dataset(dataset.manifest, dataset.labels, data)
     batches = plain_loader(plain, evaluation.batch_size, data.workers)
     make = precision(config, device)
     vectors = extract(teacher, batches, len(plain), device=device, precision=make, on=evaluation.on)
@@ -286,10 +290,3 @@ def _check_label_spaces(classes: list[int], teacher: Loaded | None) -> None:
             f"and the training data {len(classes)} ({shared} in common). Train the teacher on the same identities, or "
             f"set alpha: 1 and distil embeddings (beta, or a mimic term)."
         )
-
-
-def describe(embeddings_of: Manifest, vectors: torch.Tensor, source: str) -> Embeddings:
-    """Vectors with the labels, cameras and paths of their images."""
-    return Embeddings(
-        vectors.numpy(), embeddings_of.labels, embeddings_of.cameras, np.asarray(embeddings_of.paths), source
-    )

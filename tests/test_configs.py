@@ -1,0 +1,28 @@
+"""Every YAML file in configs/ loads, and what it describes can be built without data or downloads."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from reid_cckd import build
+from reid_cckd.config import load_config
+from reid_cckd.data import LAYOUTS, build_augment
+
+REPOSITORY = Path(__file__).parent.parent
+FILES = sorted((REPOSITORY / "configs").rglob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(REPOSITORY)))
+def test_config_builds(path: Path) -> None:
+    config = load_config(path)
+    assert config.data.dataset in LAYOUTS
+    build_augment(None if config.data.augment == "none" else config.data.augment, config.data.image_size)
+    student = build.build_network(config, num_classes=7, pretrained=False)
+    teacher = build.Loaded(student, config, list(range(7)), "") if config.teacher else None
+    objective = build.build_objective(replace(config), list(range(7)), student, teacher)
+    assert list(objective.weights(0.5))
+    assert path.parent.name in config.output
+    assert path.stem in config.output
