@@ -27,6 +27,7 @@ setup(
         f"faiss-gpu>=1.11; {GPU_WHEELS}",
         "faiss-cpu>=1.8; sys_platform != 'linux' or platform_machine != 'x86_64'",
         "albumentations>=2.0.5",
+        "opencv-python-headless>=4.9",
         "pyyaml>=6",
         "numpy>=1.26",
         "pillow>=10",

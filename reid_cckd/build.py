@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 
 from reid_cckd import config as configuration
 from reid_cckd.config import Config, did_you_mean
-from reid_cckd.data import LAYOUTS, ImageDataset, Manifest, build_augment, collate
+from reid_cckd.data import LAYOUTS, ImageDataset, Manifest, build_augment, collate, limit_threads
 from reid_cckd.engine import (
     Feed,
     Trainer,
@@ -132,6 +132,7 @@ def build_trainer(
         name_of=lambda row: str(dataset.manifest.path(row)),
         workers=config.data.workers,
         pin_memory=device.type == "cuda",
+        worker_init=limit_threads,
     )
     optim = config.optim
     networks: list[nn.Module] = [student, objective]
@@ -178,12 +179,11 @@ def image_dataset(
     manifest: Manifest, labels: NDArray[np.int64], data: configuration.Data, augment: bool = False, seed: int = 0
 ) -> ImageDataset:
     """The images of a manifest as ``data`` asks for them; those that are skipped as damaged are printed."""
-    spec = data.augment if augment and data.augment != "none" else None
     dataset = ImageDataset(
         manifest,
         labels,
         data.image_size,
-        augment=build_augment(spec, data.image_size),
+        augment=build_augment(data.augment, data.image_size) if augment else None,
         seed=seed,
         on_bad_image=data.on_bad_image,
         cache=data.cache,
@@ -195,7 +195,9 @@ def image_dataset(
 
 def plain_loader(dataset: ImageDataset, batch_size: int, workers: int) -> DataLoader[Any]:
     """Every image once, in order."""
-    return DataLoader(dataset, batch_size=batch_size, num_workers=workers, collate_fn=collate)
+    return DataLoader(
+        dataset, batch_size=batch_size, num_workers=workers, collate_fn=collate, worker_init_fn=limit_threads
+    )
 
 
 def build_sampler(config: Config, dataset: ImageDataset, teacher: Teacher | None, device: torch.device) -> Any:

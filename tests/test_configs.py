@@ -19,7 +19,7 @@ FILES = sorted((REPOSITORY / "configs").rglob("*.yaml"))
 def test_config_builds(path: Path) -> None:
     config = load_config(path)
     assert config.data.dataset in LAYOUTS
-    build_augment(None if config.data.augment == "none" else config.data.augment, config.data.image_size)
+    build_augment(config.data.augment, config.data.image_size)
     student = build.build_network(config, num_classes=7, pretrained=False)
     teacher = build.Loaded(student, config, list(range(7)), "") if config.teacher else None
     objective = build.build_objective(replace(config), list(range(7)), student, teacher)

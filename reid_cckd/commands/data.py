@@ -10,7 +10,7 @@ from pathlib import Path
 from reid_cckd.build import read_manifest
 from reid_cckd.commands.console import make_parser, run
 from reid_cckd.config import Data
-from reid_cckd.data import LAYOUTS, check_manifest, write_pedestrians
+from reid_cckd.data import LAYOUTS, check_manifest, ensure_pedestrians
 from reid_cckd.errors import DataError
 from reid_cckd.files import write_json
 
@@ -65,7 +65,7 @@ def _synth_main(argv: Sequence[str]) -> int:
 
 
 def _synth(arguments: argparse.Namespace) -> None:
-    manifest = write_pedestrians(
+    manifest = ensure_pedestrians(
         arguments.root,
         train_ids=arguments.train_ids,
         test_ids=arguments.test_ids,

@@ -75,7 +75,7 @@ class CheckReport:
 def check_manifest(manifest: Manifest, workers: int | None = None) -> CheckReport:
     """Decode every image and look for what spoils a run; ``workers`` threads, one per processor unless told."""
     inspected = in_threads(partial(_inspect, manifest), range(len(manifest)), workers)
-    rows = list(tqdm(inspected, "check images", len(manifest), unit="image", delay=1, leave=False))
+    rows = list(tqdm(inspected, "check images", len(manifest), unit="image", delay=1, leave=False, disable=None))
     faults = [(BadImage(row, manifest.paths[row], reason), fatal) for row, (reason, fatal) in enumerate(rows) if reason]
     return CheckReport(
         name=manifest.name,

@@ -98,7 +98,7 @@ class ImageDataset(Dataset[Item]):
         pixels = torch.empty((total if keep else 1, *self.image_size, 3), dtype=torch.uint8)
         size = f"{pixels.nbytes / 1e6:,.0f} MB" if keep else "check"
         decoded = in_threads(lambda row: image_or_reason(manifest.path(row), self.image_size), range(total))
-        for row, image in enumerate(tqdm(decoded, f"decode ({size})", total, delay=1, leave=False)):
+        for row, image in enumerate(tqdm(decoded, f"decode ({size})", total, delay=1, leave=False, disable=None)):
             if isinstance(image, str):
                 bad.append(BadImage(row, manifest.paths[row], image))
             elif keep:

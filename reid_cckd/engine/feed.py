@@ -39,6 +39,7 @@ class Feed:
     name_of: Callable[[int], str]
     workers: int
     pin_memory: bool
+    worker_init: Callable[[int], None] | None = None
 
     def __len__(self) -> int:
         return len(self.sampler)
@@ -51,10 +52,11 @@ class Feed:
         self.sampler.load_state_dict(self.sampler.state_dict(batches=start))
         loader = DataLoader(
             self.dataset,
-            batch_sampler=self.sampler,  # type: ignore[arg-type]  (torch asks for the class, the protocol suffices)
+            batch_sampler=self.sampler,
             collate_fn=self.collate,
             num_workers=self.workers,
             pin_memory=self.pin_memory,
+            worker_init_fn=self.worker_init,
             generator=torch.Generator().manual_seed(epoch),  # seeds of workers; the global generator stays untouched
         )
         yield from loader

@@ -147,9 +147,7 @@ class Trainer:
         teacher = None if self.teacher is None else self._ask_teacher(batch.images)
         with self.precision():
             student = self.student(batch.images)
-        terms: dict[str, Tensor] = self.objective(
-            student, batch.labels, teacher, progress=step / total, index=batch.index
-        )
+        terms = self._terms(student, teacher, batch, progress=step / total)
         loss = terms["loss"]
         values = {name: float(value.detach()) for name, value in terms.items()}
         if not all(math.isfinite(value) for value in values.values()):
@@ -163,6 +161,17 @@ class Trainer:
         if self.average is not None:
             self.average.update(self.student, step + 1)
         return values
+
+    def _terms(self, student: Output, teacher: Output | None, batch: Batch, progress: float) -> dict[str, Tensor]:
+        try:
+            terms: dict[str, Tensor] = self.objective(
+                student, batch.labels, teacher, progress=progress, index=batch.index
+            )
+        except ValueError as error:  # losses refuse NaN and Inf in their input
+            if bool(student.neck.isfinite().all()):
+                raise
+            raise self._not_finite({"embedding": math.nan}, batch) from error
+        return terms
 
     def _ask_teacher(self, images: Tensor) -> Output:
         assert self.teacher is not None

@@ -124,7 +124,14 @@ def _write_images(part: Path, recipe: Recipe, workers: int | None) -> None:
     jobs += [("test", person) for person in range(recipe.test_ids)]
     lists: dict[str, list[str]] = {"train": [], "val": [], "query": [], "gallery": []}
     draw = partial(_draw_person, part, recipe)
-    bar = tqdm(total=len(jobs) * recipe.images_per_id, desc="synthetic pedestrians", unit="image", delay=1, leave=False)
+    bar = tqdm(
+        total=len(jobs) * recipe.images_per_id,
+        desc="synthetic pedestrians",
+        unit="image",
+        delay=1,
+        leave=False,
+        disable=None,
+    )
     with bar, _map(draw, jobs, workers) as results:
         for rows in results:
             for name, line in rows:
