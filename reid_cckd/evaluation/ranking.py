@@ -132,11 +132,11 @@ def _places(products: Tensor, lengths: Tensor, pairs: Pairs, pool: ThreadPoolExe
                 np.divide(table[row], divisors, out=similarities)
                 places[own] = np.sort(_row_places(similarities, pairs.columns[own]))
 
-    list(pool.map(rank, _shares(len(table), torch.get_num_threads())))
+    list(pool.map(rank, shares(len(table), torch.get_num_threads())))
     return places
 
 
-def _shares(count: int, parts: int) -> list[range]:
+def shares(count: int, parts: int) -> list[range]:
     edges = np.linspace(0, count, parts + 1).astype(int)
     return [range(a, b) for a, b in itertools.pairwise(edges)]
 
@@ -176,7 +176,7 @@ def _histogram(
     scale = np.float32(_BINS) / np.maximum(scores.max() - low, np.float32(1e-30))
     bins = _bin(scores, low, scale)
     counts = np.bincount(bins, minlength=_BINS + 2)
-    own = np.minimum(_bin(thresholds, low, scale), len(counts) - 1)
+    own = _bin(thresholds, low, scale)
     shared = np.zeros(len(counts), dtype=np.bool_)
     shared[own] = True
     counts[own] = 0
@@ -185,11 +185,11 @@ def _histogram(
 
 
 def _bin(values: NDArray[np.float32], low: np.float32, scale: np.float32) -> NDArray[np.intp]:
-    """Bin 0 is for what lies below ``low``, -inf too."""
+    """Bin 0 is for what lies below ``low``, -inf too; the last is for the highest score and what lies above it."""
     shifted = values - low
     shifted *= scale
     shifted += np.float32(1)
-    bins: NDArray[np.intp] = np.maximum(shifted, 0, out=shifted).astype(np.intp)
+    bins: NDArray[np.intp] = shifted.clip(0, _BINS + 1, out=shifted).astype(np.intp)
     return bins
 
 

@@ -22,16 +22,18 @@ BLOCK = 8192  # rows looked at together; a block of 2,048 float32 columns is 64 
 class Rows:
     """(N, D) embeddings that stay where they are, a memory map on disk too, and the length of each.
 
+    With ``measure=False`` nothing is read yet: whoever passes over the rows calls `measure` on each block.
+
     Raises:
         ValueError: not two-dimensional, no columns, or (with the row's number) a row that is zero or not finite.
         TypeError: not floating point.
     """
 
-    def __init__(self, values: Embeddings, name: str, device: torch.device) -> None:
+    def __init__(self, values: Embeddings, name: str, device: torch.device, measure: bool = True) -> None:
         self.values = as_tensor(values, name)
         self.name, self.device = name, device
         self.width = self.values.shape[1]
-        blocks = [self._measure(self.raw(a, a + BLOCK), a) for a in range(0, len(self), BLOCK)]
+        blocks = [self.measure(self.raw(a, a + BLOCK), a) for a in range(0, len(self) * measure, BLOCK)]
         self.lengths = torch.cat(blocks) if blocks else torch.empty(0, device=device)
 
     def __len__(self) -> int:
@@ -45,7 +47,8 @@ class Rows:
         """L2-normalised rows, float32 on the device."""
         return self.raw(start, stop) / self.lengths[start:stop, None]
 
-    def _measure(self, rows: Tensor, start: int) -> Tensor:
+    def measure(self, rows: Tensor, start: int) -> Tensor:
+        """Lengths of ``rows``, which begin at ``start``; refuses rows without a direction."""
         lengths: Tensor = torch.linalg.vector_norm(rows, dim=1)
         bad = torch.nonzero(~(torch.isfinite(lengths) & (lengths > 0)))
         if len(bad):
@@ -77,15 +80,20 @@ def two_sets(
     query: Embeddings, gallery: Embeddings, device: torch.device | str | None, names: tuple[str, str]
 ) -> tuple[Rows, Rows]:
     """Both sets on one device, of one width, neither of them empty."""
-    if device is None:
-        device = next((x.device for x in (gallery, query) if isinstance(x, Tensor) and x.device.type != "cpu"), "cpu")
-    first, second = (Rows(x, name, torch.device(device)) for x, name in zip((query, gallery), names, strict=True))
+    place = choose_device(device, gallery, query)
+    first, second = (Rows(x, name, place) for x, name in zip((query, gallery), names, strict=True))
     for rows in (first, second):
         if len(rows) == 0:
             raise ValueError(f"{rows.name} is empty")
     if first.width != second.width:
         raise ValueError(f"{names[0]} has {first.width} columns and {names[1]} has {second.width}")
     return first, second
+
+
+def choose_device(device: torch.device | str | None, *values: Embeddings) -> torch.device:
+    """The caller's choice, else where the first of the values lies that is not on the CPU."""
+    places = (value.device for value in values if isinstance(value, Tensor) and value.device.type != "cpu")
+    return torch.device(device) if device is not None else next(places, torch.device("cpu"))
 
 
 def shared_codes(first: Ids, second: Ids, names: tuple[str, str]) -> tuple[Codes, Codes]:

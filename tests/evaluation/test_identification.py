@@ -1,0 +1,129 @@
+"""Identification against a twin that walks through the pairs."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from reid_cckd.evaluation import evaluate_identification, identification
+from tests.reference import identification as twin
+
+SCALES, RANKS, FPRS = (10, 100, 300), (1, 3, 20), (1e-3, 1e-2, 0.3)
+
+
+def faces(seed, people=6, width=12, distractors=300, noise=1.0):
+    rng = np.random.default_rng(seed)
+    ids = rng.integers(0, people, 30)
+    photos = rng.standard_normal((people, width))[ids] + noise * rng.standard_normal((30, width))
+    others = rng.standard_normal((distractors, width)) * rng.uniform(0.1, 10, (distractors, 1))
+    return photos.astype(np.float32), ids, others.astype(np.float32)
+
+
+def tied(seed):
+    """Similarities that are exact in float32: rows of four entries of +-1 among zeros."""
+    rng = np.random.default_rng(seed)
+
+    def rows(count):
+        out = np.zeros((count, 6), dtype=np.float32)
+        for row in out:
+            row[rng.choice(6, 4, replace=False)] = rng.choice([-1.0, 1.0], 4)
+        return out
+
+    return rows(30), rng.integers(0, 6, 30), rows(300)
+
+
+def assert_equal_to_twin(result, data, ignored=None):
+    for scale in SCALES:
+        rate, tpr = twin.evaluate(*data, scale, RANKS, FPRS, ignored)
+        assert result.rate[scale] == pytest.approx(rate, abs=1e-9)
+        assert result.tpr[scale] == pytest.approx(tpr, abs=1e-9)
+
+
+@pytest.mark.parametrize("make", [faces, tied])
+@given(seed=st.integers(0, 2**31))
+@settings(max_examples=15, deadline=None)
+def test_equals_twin(make, seed):
+    data = make(seed)
+    assert_equal_to_twin(evaluate_identification(*data, SCALES, RANKS, FPRS), data)
+
+
+@pytest.mark.parametrize("branch", ["_count", "_count_on_device"])
+@pytest.mark.parametrize(("tile", "scores"), [(7, 40), (64, 64), (1000, 4000)])
+def test_tiles_do_not_matter(monkeypatch, branch, tile, scores):
+    """Small tiles, small probe chunks, and the branch for accelerators, run here on the CPU."""
+    monkeypatch.setattr(identification, "_TILE", tile)
+    monkeypatch.setattr(identification, "_SCORES", scores)
+    monkeypatch.setattr(identification._Pass, "_count", getattr(identification._Pass, branch))
+    for make in (faces, tied):
+        data = make(5)
+        assert_equal_to_twin(evaluate_identification(*data, SCALES, RANKS, FPRS), data)
+
+
+def test_ignored_distractors_count_and_never_win():
+    photos, ids, others = faces(3)
+    ignored = np.random.default_rng(0).random(300) < 0.1
+    others[ignored] = photos[: ignored.sum()]  # photos of the probes themselves, the worst that may hide there
+    unclean = evaluate_identification(photos, ids, others, SCALES, RANKS, FPRS)
+    clean = evaluate_identification(photos, ids, others, SCALES, RANKS, FPRS, ignored=ignored)
+    assert_equal_to_twin(clean, (photos, ids, others), ignored)
+    assert clean.num_ignored == {scale: ignored[:scale].sum() for scale in SCALES}
+    assert clean.rate[300][1] > unclean.rate[300][1]
+    others[np.flatnonzero(ignored)[:2]] = [[0] * 12, [np.nan] * 12]  # never looked at
+    assert evaluate_identification(photos, ids, others, SCALES, RANKS, FPRS, ignored=ignored).rate == clean.rate
+
+
+def test_more_distractors_never_help():
+    result = evaluate_identification(*faces(1), SCALES, RANKS, FPRS)
+    for rank in RANKS:
+        assert result.rate[10][rank] >= result.rate[100][rank] >= result.rate[300][rank] > 0
+    assert result.num_pairs == len(result.above[10])
+    assert json.loads(json.dumps(result.summary()))[0]["distractors"] == 10
+
+
+@pytest.mark.parametrize("kind", ["float16", "memmap", "torch"])
+def test_inputs(kind, tmp_path):
+    photos, ids, others = tied(4)
+    expected = evaluate_identification(photos, ids, others, SCALES, RANKS, FPRS)
+    if kind == "memmap":
+        np.save(tmp_path / "others.npy", others)
+        others = np.load(tmp_path / "others.npy", mmap_mode="r")
+    elif kind == "float16":
+        photos, others = photos.astype(np.float16), others.astype(np.float16)
+    else:
+        photos, others, ids = torch.from_numpy(photos), torch.from_numpy(others), [f"p{i}" for i in ids]
+    found = evaluate_identification(photos, ids, others, SCALES, RANKS, FPRS)
+    assert (found.rate, found.tpr) == (expected.rate, expected.tpr)
+
+
+def test_the_distractors_are_read_in_order_and_progress_says_so(monkeypatch):
+    monkeypatch.setattr(identification, "_TILE", 128)
+    seen = []
+    evaluate_identification(*faces(0), SCALES, progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(10, 300), (100, 300), (128, 300), (256, 300), (300, 300)]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"scales": (10, 301)}, "301 distractors are wanted and there are 300"),
+        ({"scales": ()}, "scales"),
+        ({"scales": (0,)}, "scales"),
+        ({"ranks": (0,)}, "ranks"),
+        ({"fprs": (0.0,)}, "fprs"),
+        ({"probe_ids": np.arange(30)}, "no person has two photos"),
+        ({"probe_ids": np.arange(3)}, "probes 30, probe_ids 3"),
+        ({"distractors": np.zeros((300, 12), "f4")}, "distractors: row 0 is a zero vector"),
+        ({"distractors": np.ones((300, 5), "f4")}, "probes has 12 columns and distractors has 5"),
+        ({"probes": np.empty((0, 12), "f4"), "probe_ids": []}, "probes is empty"),
+        ({"ignored": np.zeros(3, bool)}, "distractors 300, ignored 3"),
+    ],
+)
+def test_bad_input_is_named(changes, message):
+    photos, ids, others = faces(0)
+    with pytest.raises(ValueError, match=message):
+        evaluate_identification(
+            **{"probes": photos, "probe_ids": ids, "distractors": others, "scales": (10,), **changes}
+        )

@@ -1,0 +1,26 @@
+"""The MegaFace protocol in float64, pair by pair."""
+
+import numpy as np
+
+from tests.reference.retrieval import unit
+
+
+def evaluate(probes, ids, distractors, scale, ranks, fprs, ignored=None):
+    """({rank: rate}, {fpr: tpr}) of the first ``scale`` distractors."""
+    photos, others = unit(probes), np.asarray(distractors[:scale], dtype=np.float64)
+    used = np.ones(scale, bool) if ignored is None else ~np.asarray(ignored[:scale])
+    impostors = np.sort((photos @ unit(others[used]).T).ravel())[::-1]
+    hits, genuine = [], []
+    for mate in range(len(photos)):
+        for probe in range(len(photos)):
+            if mate != probe and ids[mate] == ids[probe]:
+                score = photos[probe] @ photos[mate]
+                genuine.append(score)
+                hits.append((photos[probe] @ unit(others[used]).T > score + 1e-12).sum())
+    rate = {r: np.mean([above < r for above in hits]) for r in ranks}
+    tpr = {}
+    for fpr in fprs:
+        allowed = int(fpr * len(photos) * scale * (1 + 1e-12))
+        least = impostors[allowed] if allowed < len(impostors) else -np.inf
+        tpr[fpr] = np.mean(np.array(genuine) > least + 1e-12)
+    return rate, tpr
