@@ -3,14 +3,32 @@
 Scores are cosine similarities (higher is closer), metrics are fractions in [0, 1].
 """
 
+from reid_cckd.evaluation.classification import ClassificationResult, evaluate_classification
 from reid_cckd.evaluation.identification import IdentificationResult, evaluate_identification
+from reid_cckd.evaluation.multi_query import pool_queries
 from reid_cckd.evaluation.neighbours import rank_gallery
+from reid_cckd.evaluation.recall import RecallResult, evaluate_recall
 from reid_cckd.evaluation.retrieval import RetrievalResult, evaluate_retrieval
+from reid_cckd.evaluation.significance import Comparison, bootstrap_interval, compare
+from reid_cckd.evaluation.single_shot import SingleShotResult, evaluate_single_shot
+from reid_cckd.evaluation.verification import VerificationResult, evaluate_verification
 
 __all__ = [
+    "ClassificationResult",
+    "Comparison",
     "IdentificationResult",
+    "RecallResult",
     "RetrievalResult",
+    "SingleShotResult",
+    "VerificationResult",
+    "bootstrap_interval",
+    "compare",
+    "evaluate_classification",
     "evaluate_identification",
+    "evaluate_recall",
     "evaluate_retrieval",
+    "evaluate_single_shot",
+    "evaluate_verification",
+    "pool_queries",
     "rank_gallery",
 ]
