@@ -248,10 +248,14 @@ def build_objective(config: Config, classes: list[int], student: Embedder, teach
         )
     if objective.alpha < 1:
         _check_label_spaces(classes, teacher)
-        terms.append(Term("kd", LOSSES["kd"](temperature=objective.temperature), 1 - objective.alpha, "logits"))
+        terms.append(
+            Term(
+                "kd", LOSSES["kd"](temperature=objective.temperature), 1 - objective.alpha, "logits", needs_teacher=True
+            )
+        )
     if objective.beta != 0:
         kernel = CorrelationCongruenceLoss(distance=build_kernel(objective.kernel))
-        terms.append(Term("cc", kernel, _weight(objective.beta), objective.correlate))
+        terms.append(Term("cc", kernel, _weight(objective.beta), objective.correlate, needs_teacher=True))
     terms.extend(_term(position, term) for position, term in enumerate(objective.terms))
     if not terms:
         raise ConfigError("objective: every weight is 0, so there is nothing to train on")
@@ -274,7 +278,8 @@ def _term(position: int, term: configuration.Term) -> Term:
     except (ValueError, TypeError) as error:
         known = did_you_mean(term.loss, LOSSES) if term.loss not in LOSSES else ""
         raise ConfigError(f"{key} ({term.name}): {error}{known}") from error
-    return Term(term.name, loss, _weight(term.weight), term.on, miner)
+    learns = term.loss in LOSSES and term.loss != "cross_entropy"
+    return Term(term.name, loss, _weight(term.weight), term.on, miner, needs_teacher=learns)
 
 
 def _weight(weight: float | configuration.Ramp) -> float | Ramp:

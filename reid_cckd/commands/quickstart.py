@@ -19,7 +19,14 @@ from reid_cckd.files import write_json
 from reid_cckd.report import training_curves
 
 RUNS = {"teacher": "teacher", "student alone": "student", "KD": "kd", "CCKD": "cckd"}
-PEOPLE = {"train_ids": 480, "test_ids": 100, "images_per_id": 10, "cameras": 6, "size": (64, 32), "seed": 0}
+PEOPLE: dict[str, Any] = {
+    "train_ids": 480,
+    "test_ids": 100,
+    "images_per_id": 10,
+    "cameras": 6,
+    "size": (64, 32),
+    "seed": 0,
+}
 
 EXAMPLES = """\
   reid-cckd quickstart

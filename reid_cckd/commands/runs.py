@@ -8,7 +8,7 @@ import statistics
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from reid_cckd.commands.console import make_parser, run
 from reid_cckd.errors import DataError
@@ -45,7 +45,7 @@ def _command(arguments: argparse.Namespace) -> None:
         "rank1": "rank-1",
         "rank5": "rank-5",
     }
-    style = "markdown" if arguments.markdown else "plain"
+    style: Literal["plain", "markdown"] = "markdown" if arguments.markdown else "plain"
     print(format_table(rows, headings, percent=SCORES, style=style))
     if arguments.json:
         write_json(arguments.json, rows)

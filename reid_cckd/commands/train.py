@@ -16,6 +16,7 @@ from reid_cckd.config import Config, dump_config, load_config, to_dict
 from reid_cckd.engine import Trainer, pick_device
 from reid_cckd.errors import ConfigError
 from reid_cckd.files import atomic_path
+from reid_cckd.models import Teacher
 
 # A resumed run may change these: they move files and time, not results.
 FREE_ON_RESUME = (
@@ -74,9 +75,10 @@ def _prepare(config: Config) -> tuple[Trainer, Judge]:
     manifest = build.read_manifest(config.data)
     print(f"{manifest.name} at {manifest.root}\n{counts_table(manifest)}")
     judge = Judge(manifest, config.evaluation, config.data, device, build.precision(config, device))
-    teacher = None if config.teacher is None else build.load_network(config.teacher.checkpoint)
-    if teacher is not None:
-        print_scores(f"teacher {config.teacher.checkpoint}", judge(build.Teacher(teacher.network).to(device)))
+    teacher = None
+    if config.teacher is not None:
+        teacher = build.load_network(config.teacher.checkpoint)
+        print_scores(f"teacher {config.teacher.checkpoint}", judge(Teacher(teacher.network).to(device)))
     return build.build_trainer(config, manifest.select("train"), teacher, device, judge), judge
 
 

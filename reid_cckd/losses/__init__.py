@@ -4,12 +4,22 @@ from reid_cckd.losses.correlation import CorrelationCongruenceLoss
 from reid_cckd.losses.distributed import gather_rows
 from reid_cckd.losses.kernels import MMD, Bilinear, GaussianRBF
 from reid_cckd.losses.memory import PairMemory
+from reid_cckd.losses.naming import pml_loss, pml_miner
+from reid_cckd.losses.objective import Objective, Ramp, Share, Term
+from reid_cckd.losses.table import LOSSES
 
 __all__ = [
+    "LOSSES",
     "MMD",
     "Bilinear",
     "CorrelationCongruenceLoss",
     "GaussianRBF",
+    "Objective",
     "PairMemory",
+    "Ramp",
+    "Share",
+    "Term",
     "gather_rows",
+    "pml_loss",
+    "pml_miner",
 ]

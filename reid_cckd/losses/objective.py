@@ -1,0 +1,173 @@
+"""The whole objective: named weighted terms, every one of them reported."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from reid_cckd.batch import Output
+from reid_cckd.losses.precision import at_least_float32, full_precision
+
+Stage = Literal["embedding", "neck", "logits", "feature_map"]
+
+
+@dataclass(frozen=True)
+class Ramp:
+    """A weight that goes from ``start`` to ``stop`` between the fractions ``begin`` and ``end`` of the training."""
+
+    start: float
+    stop: float
+    begin: float = 0.0
+    end: float = 1.0
+    shape: Literal["linear", "cosine"] = "linear"
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.begin < self.end <= 1:
+            raise ValueError(f"begin and end: expected 0 <= begin < end <= 1, got {self.begin} and {self.end}")
+
+    def at(self, progress: float) -> float:
+        """The weight after a fraction of the training."""
+        done = min(max((progress - self.begin) / (self.end - self.begin), 0.0), 1.0)
+        eased = (1 - math.cos(math.pi * done)) / 2 if self.shape == "cosine" else done
+        return self.start + (self.stop - self.start) * eased
+
+
+@dataclass(frozen=True)
+class Term:
+    """One loss with PML's call, its weight, and where in the network it looks.
+
+    ``miner``: a PML miner, asked for pairs or triplets of the student's rows. ``needs_teacher``: only such a loss
+    is given the teacher's rows: a label loss handed them as ``ref_emb`` computes something else without a word.
+    """
+
+    name: str
+    loss: nn.Module
+    weight: float | Ramp = 1.0
+    on: Stage = "embedding"
+    miner: Callable[[Tensor, Tensor], Any] | None = None
+    needs_teacher: bool = False
+
+    def weight_at(self, progress: float) -> float:
+        """The weight after a fraction of the training."""
+        return self.weight.at(progress) if isinstance(self.weight, Ramp) else self.weight
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one term contributes: of the loss, and of the gradient on the student's outputs."""
+
+    term: str
+    value: float
+    weight: float
+    loss_share: float
+    gradient_norm: float
+    gradient_share: float
+
+
+class Objective(nn.Module):
+    """L = sum of weight x term, such as alpha CE + (1 - alpha) KD + beta CC (Peng et al., ICCV 2019, eq. 9).
+
+    Raises:
+        ValueError: no terms, or two of one name; in the call, a term that lacks the teacher or the stage it needs.
+    """
+
+    def __init__(self, terms: Sequence[Term]) -> None:
+        super().__init__()
+        names = [term.name for term in terms]
+        if not names or len(set(names)) < len(names) or "loss" in names:
+            raise ValueError(f"terms: expected one or more of different names, none of them 'loss', got {names}")
+        self.terms = tuple(terms)
+        self.modules_by_name = nn.ModuleDict({term.name: term.loss for term in terms})  # their parameters train too
+
+    def forward(
+        self,
+        student: Output,
+        labels: Tensor,
+        teacher: Output | None = None,
+        progress: float = 0.0,
+        index: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """``{"loss": weighted sum, name: unweighted value, ...}``; a term whose weight is 0 now is left out.
+
+        ``progress``: fraction of the training that is done. ``index``: (N,) rows of the images, for losses that
+        remember them.
+        """
+        values: dict[str, Tensor] = {}
+        total: Tensor | None = None
+        for term in self.terms:
+            weight = term.weight_at(progress)
+            if weight:
+                values[term.name] = _value(term, student, labels, teacher, index)
+                weighted = weight * values[term.name]
+                total = weighted if total is None else total + weighted
+        if total is None:
+            total = student.neck.sum() * 0.0  # every ramp is still at 0: nothing is learned in this step
+        return {"loss": total, **values}
+
+    def weights(self, progress: float) -> dict[str, float]:
+        """Each term's weight after a fraction of the training."""
+        return {term.name: term.weight_at(progress) for term in self.terms}
+
+    def balance(
+        self,
+        student: Output,
+        labels: Tensor,
+        teacher: Output | None = None,
+        progress: float = 0.0,
+        index: Tensor | None = None,
+    ) -> list[Share]:
+        """How much each term pulls: the thing to look at when choosing a weight.
+
+        The gradient is that of the weighted term on the student's embedding (through the neck and the head, as they
+        are part of the graph), its norm over the whole batch; shares add up to 1.
+        """
+        weights = self.weights(progress)
+        values = {term.name: _value(term, student, labels, teacher, index) for term in self.terms}
+        weighted = {name: weights[name] * value for name, value in values.items()}
+        norms = {name: _gradient_norm(value, student) for name, value in weighted.items()}
+        losses, pulls = sum(abs(float(value)) for value in weighted.values()), sum(norms.values())
+        return [
+            Share(
+                name,
+                float(values[name]),
+                weights[name],
+                abs(float(weighted[name])) / losses if losses else 0.0,
+                norms[name],
+                norms[name] / pulls if pulls else 0.0,
+            )
+            for name in values
+        ]
+
+
+def _value(term: Term, student: Output, labels: Tensor, teacher: Output | None, index: Tensor | None) -> Tensor:
+    rows = _stage(student, term, "student")
+    options: dict[str, Any] = {}
+    if term.needs_teacher:
+        if teacher is None:
+            raise ValueError(f"term {term.name!r} learns from a teacher, and none was given")
+        options["ref_emb"] = _stage(teacher, term, "teacher")
+    if getattr(term.loss, "needs_index", False):
+        options["index"] = index
+    with full_precision(rows):
+        pairs = None if term.miner is None else term.miner(rows, labels)
+        value: Tensor = term.loss(rows, labels, pairs, **options)
+    return value
+
+
+def _stage(output: Output, term: Term, whose: str) -> Tensor:
+    rows: Tensor | None = getattr(output, term.on)
+    if rows is None:
+        raise ValueError(f"term {term.name!r} needs the {whose}'s {term.on}, which it does not have")
+    return at_least_float32(rows)
+
+
+def _gradient_norm(value: Tensor, student: Output) -> float:
+    if not value.requires_grad:
+        return 0.0
+    (gradient,) = torch.autograd.grad(value, [student.embedding], retain_graph=True, allow_unused=True)
+    return 0.0 if gradient is None else float(gradient.norm())
