@@ -64,6 +64,31 @@ def _pour(budget: Ints, room: Ints, pools: Pools) -> Ints:
 
 def deal_out(deal: Deal, classes: Ints, cycles: Ints) -> NDArray[np.integer]:
     """The visits of one cycle of each class, in order: one row of images for each visit."""
+    if deal.chunk == 1 and len(deal.shares) == len(deal.visits):
+        return _deal_plain(deal, classes, cycles)
+    return _deal_kinds(deal, classes, cycles)
+
+
+def _deal_plain(deal: Deal, classes: Ints, cycles: Ints) -> NDArray[np.integer]:
+    """`_deal_kinds` for classes of one kind each: the visits cut the shuffled class into consecutive parts."""
+    kinds = deal.pools.first_kind[classes]
+    images = _shuffled_images(deal, kinds, cycles)
+    sizes, places = deal.pools.kind_sizes[kinds], deal.shares[kinds]
+    starts = np.cumsum(sizes) - sizes
+    cards = ranges(starts, places)
+    beyond = places - sizes  # the last visit of a cycle is filled up from the beginning
+    ring, owner = ranges(sizes, beyond), np.repeat(np.arange(len(kinds)), beyond)
+    again = ring % sizes[owner]
+    if deal.short == "replace":
+        over = np.flatnonzero(sizes[owner] < deal.hands)
+        again[over] = _redrawn(deal, kinds[owner[over]], cycles[owner[over]], ring[over])
+    cards[ranges(np.cumsum(places) - beyond, beyond)] = starts[owner] + again
+    dealt: NDArray[np.integer] = images[cards].reshape(-1, deal.hands)
+    return dealt
+
+
+def _deal_kinds(deal: Deal, classes: Ints, cycles: Ints) -> NDArray[np.integer]:
+    """Shuffle the kinds of each class and the images of each kind, and deal the hands round the visits."""
     pools = deal.pools
     kinds_in = pools.kinds_in[classes]
     pairs = np.repeat(np.arange(len(classes)), kinds_in)
@@ -107,7 +132,8 @@ def _seats(deal: Deal, kinds: Ints, cycles: Ints, visits: Ints, kinds_in: Ints) 
     sizes = deal.pools.kind_sizes[kinds]
     cards = ring % sizes[kind, None]
     if deal.short == "replace":
-        _redraw(deal, cards, ring, offset, kinds[kind], cycles[kind])
+        over, place = np.nonzero(offset >= sizes[kind, None])
+        cards[over, place] = _redrawn(deal, kinds[kind[over]], cycles[kind[over]], ring[over, place])
     return rows, columns, cards + (np.cumsum(sizes) - sizes)[kind, None]
 
 
@@ -117,10 +143,7 @@ def _hands_before(stop: Ints, visits: Ints, row: Ints) -> Ints:
     return rounds * row + np.minimum(rest, row)
 
 
-def _redraw(deal: Deal, cards: Ints, ring: Ints, offset: Ints, kinds: Ints, cycles: Ints) -> None:
-    """Draw with replacement what a visit asks of a kind beyond all of its images."""
-    hand, place = np.nonzero(offset >= deal.pools.kind_sizes[kinds][:, None])
-    if len(hand):
-        bits = noise(deal.seed, _REPEATS, (kinds[hand] << 32) + ring[hand, place], cycles[hand])
-        sizes = deal.pools.kind_sizes[kinds[hand]].astype(np.uint64)
-        cards[hand, place] = (bits % sizes).astype(np.int64)
+def _redrawn(deal: Deal, kinds: Ints, cycles: Ints, ring: Ints) -> Ints:
+    """Cards drawn with replacement, for what a visit asks of a kind beyond all of its images."""
+    bits = noise(deal.seed, _REPEATS, (kinds << 32) + ring, cycles)
+    return (bits % deal.pools.kind_sizes[kinds].astype(np.uint64)).astype(np.int64)

@@ -50,11 +50,23 @@ def plan_pass(schedule: Schedule, number: int) -> PassPlan:
     seed = schedule.seed
     order = shuffle(np.array([len(quotas)]), noise(seed, _CLASSES, np.arange(len(quotas)), number))
     quotas, before = quotas[order], before[order]
-    places = _mixed_lanes(quotas, schedule.batches, schedule.classes_per_batch, seed, number)
+    lanes = _mixed_lanes(quotas, schedule.batches, schedule.classes_per_batch, seed, number)
     batches = shuffle(np.array([schedule.batches]), noise(seed, _BATCHES, np.arange(schedule.batches), number))
-    table = places.reshape(schedule.classes_per_batch, schedule.batches).T[batches]
-    visits = np.repeat(before, quotas) + ranges(np.zeros_like(quotas), quotas)
+    table = lanes.reshape(schedule.classes_per_batch, schedule.batches).T[batches]
+    visits = np.repeat(before, quotas) + _turns(table, quotas)
     return PassPlan(np.repeat(order, quotas)[table], visits[table])
+
+
+def _turns(table: Ints, quotas: Ints) -> Ints:
+    """Which visit of its class in this pass each place is, in the order of the batches."""
+    batch = np.empty(table.size, np.int64)
+    batch[table] = np.arange(len(table))[:, None]
+    turns = np.zeros_like(batch)
+    several = np.flatnonzero(quotas > 1)
+    cells = ranges((np.cumsum(quotas) - quotas)[several], quotas[several])
+    in_time = np.lexsort((batch[cells], np.repeat(several, quotas[several])))
+    turns[cells[in_time]] = ranges(np.zeros_like(several), quotas[several])
+    return turns
 
 
 def visits_before(edges: Ints, passes: int) -> Ints:
