@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, cast
 
 import torch
 from pytorch_metric_learning.distances import BaseDistance
 from pytorch_metric_learning.losses import BaseMetricLossFunction
 from torch import Tensor, nn
 
-from reid_cckd.losses.fused import Pass, Weights, compiled_step, difference_and_slope, row_sums
+from reid_cckd.losses.fused import Kernel, Past, Weights, compiled_step, row_sums
 from reid_cckd.losses.kernels import DotKernel, GaussianRBF
 from reid_cckd.losses.memory import PairMemory
 from reid_cckd.losses.pairs import check_labels, label_weights, listed_weights
@@ -66,7 +67,7 @@ class CorrelationCongruenceLoss(BaseMetricLossFunction):  # type: ignore[misc]
         self.within_weight, self.between_weight = float(within_weight), float(between_weight)
         self.projection = None if project is None else nn.Linear(*project)
         self.memory = memory
-        self.step = compiled_step() if compile else difference_and_slope
+        self.step = compiled_step() if compile else None
 
     def get_default_distance(self) -> BaseDistance:
         """The paper's best kernel."""
@@ -122,14 +123,13 @@ class CorrelationCongruenceLoss(BaseMetricLossFunction):  # type: ignore[misc]
         return sums[anchors] / weights.counts[anchors], anchors
 
     def _all(self, student: Tensor, teacher: Tensor, labels: Tensor | None) -> Tensor:
-        sums = self._row_sums(student, teacher, self._weights(student, labels, labels))
-        count = len(student)
-        for past_student, past_teacher, past_labels in [] if self.memory is None else self.memory.parts():
-            weights = self._weights(student, labels, past_labels)
-            sums = sums + self._row_sums(student, teacher, weights, (past_student, past_teacher))
-            count += len(past_student)
+        past = [
+            Past(rows.student, rows.teacher, self._weights(student, labels, rows.labels))
+            for rows in ([] if self.memory is None else self.memory.blocks(student))
+        ]
+        sums = self._row_sums(student, teacher, self._weights(student, labels, labels), past)
         common = self.within_weight if self.within_weight == self.between_weight else 1.0
-        return sums * (common / count)
+        return sums * (common / (len(student) + sum(len(rows.student) for rows in past)))
 
     def _weights(self, student: Tensor, labels: Tensor | None, column_labels: Tensor | None) -> Weights | None:
         if self.within_weight == self.between_weight:
@@ -138,18 +138,23 @@ class CorrelationCongruenceLoss(BaseMetricLossFunction):  # type: ignore[misc]
             raise ValueError("labels: needed to tell pairs within a class (within_weight) from others (between_weight)")
         return label_weights(labels, column_labels, student, self.within_weight, self.between_weight)
 
-    def _row_sums(
-        self, student: Tensor, teacher: Tensor, weights: Weights | None, others: tuple[Tensor, Tensor] | None = None
-    ) -> Tensor:
+    def _row_sums(self, student: Tensor, teacher: Tensor, weights: Weights | None, past: Sequence[Past] = ()) -> Tensor:
         if isinstance(self.distance, DotKernel):
-            task = Pass(self.distance.profile(teacher), self.distance.normalize_embeddings, weights, self.step)
-            return row_sums(student, teacher, task, others)
-        past_student, past_teacher = others or (None, None)
+            kernel = Kernel(self.distance.profile(teacher), self.distance.normalize_embeddings, self.step)
+            return cast(Tensor, row_sums(kernel, student, teacher, weights, past))
+        return plain_row_sums(self.distance, student, teacher, [Past(student, teacher, weights), *past])
+
+
+def plain_row_sums(distance: BaseDistance, student: Tensor, teacher: Tensor, columns: Sequence[Past]) -> Tensor:
+    """sum_j w_ij (phi(s_i, s_j) - phi(t_i, t_j))^2 over all columns, (N,), on whole matrices."""
+    sums = student.new_zeros(len(student))
+    for other_student, other_teacher, weights in columns:
         with torch.no_grad():
-            target = self.distance(teacher, past_teacher)
-        square = (self.distance(student, past_student) - target).square()
+            target = distance(teacher, other_teacher)
+        square: Tensor = (distance(student, other_student) - target).square()
         everything = slice(None)
-        return (square if weights is None else square * weights(everything, everything)).sum(dim=1)
+        sums = sums + (square if weights is None else square * weights(everything, everything)).sum(dim=1)
+    return sums
 
 
 def check_rows(embeddings: Tensor, ref_emb: Tensor) -> None:

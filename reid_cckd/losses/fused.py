@@ -14,7 +14,8 @@ back. For any other g (or a second backward) the pass is repeated with g in its 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -26,17 +27,24 @@ from reid_cckd.losses.precision import full_precision
 
 Weights = Callable[[slice, slice], Tensor]  # the tile w[i, j] of pair weights
 Step = Callable[[Tensor, Tensor, Profile], tuple[Tensor, Tensor]]
-TILE_ROWS = {"cpu": 256}  # three tiles fit into a core's L2 cache
-TILE_ROWS_ELSEWHERE = 2048  # enough work for an accelerator
+TILE_ROWS = 384  # on CPU a tile stays in the cache of a core
+ACCELERATOR_TILE_ROWS = 2048  # a tile that keeps an accelerator busy, 16 MB
 
 
-class Pass(NamedTuple):
-    """What a pass over the pairs computes; ``weights`` None is 1 for all pairs."""
+class Kernel(NamedTuple):
+    """What is done with two tiles of dot products: ``step`` with the ``profile`` of rows at unit length or not."""
 
     profile: Profile
     normalize: bool = True
-    weights: Weights | None = None
     step: Step | None = None
+
+
+class Past(NamedTuple):
+    """Rows held constant, (m, d) and (m, t), with which a batch is compared; weights None is 1 for all pairs."""
+
+    student: Tensor
+    teacher: Tensor
+    weights: Weights | None = None
 
 
 def difference_and_slope(student: Tensor, teacher: Tensor, profile: Profile) -> tuple[Tensor, Tensor]:
@@ -67,125 +75,149 @@ class Rows:
         """Turn the gradient of the scaled rows into the gradient of the rows themselves, in place."""
         if self.scale is None:
             return
-        for index in blocks(len(gradient), gradient):
+        for index in blocks(self.rows):
             unit, part = self.block(index), gradient[index]
             along = torch.linalg.vecdot(part, unit).unsqueeze(1)
             part.addcmul_(unit, along, value=-1).mul_(self.scale[index])
 
 
-def blocks(count: int, rows: Tensor) -> Iterator[slice]:
-    """Slices of equal size, but for the last."""
-    size = TILE_ROWS.get(rows.device.type, TILE_ROWS_ELSEWHERE)
-    return (slice(start, min(start + size, count)) for start in range(0, count, size))
+def blocks(rows: Tensor) -> list[slice]:
+    """Slices of nearly equal size that cover all rows."""
+    number = math.ceil(len(rows) / (TILE_ROWS if rows.device.type == "cpu" else ACCELERATOR_TILE_ROWS))
+    size = math.ceil(len(rows) / number)
+    return [slice(start, min(start + size, len(rows))) for start in range(0, len(rows), size)]
 
 
-def within(task: Pass, student: Tensor, teacher: Tensor, upstream: Tensor | None, gradient: Tensor | None) -> Tensor:
-    """Row sums (n,) over all pairs of a batch; adds the gradient of sum_i upstream_i rows_i to ``gradient``.
+class _Sweep:
+    """One pass over pairs of rows, which adds up ``sums`` (n,) and, if it is not None, ``gradient`` (n, d).
 
-    Student (n, d), teacher (n, t), upstream (n,) or None for ones; gradient has the student's shape or is None.
+    The gradient is that of sum_i upstream_i rows_i; ``upstream`` (n,) None is all ones.
     """
-    step = task.step or difference_and_slope
-    mine, theirs = Rows(student, task.normalize), Rows(teacher, task.normalize)
-    sums = student.new_zeros(len(student))
-    tiles = list(blocks(len(student), student))
-    for position, i in enumerate(tiles):
-        student_i, teacher_i = mine.block(i), theirs.block(i)
-        for j in tiles[position:]:
-            mirrored = i != j
-            student_j = mine.block(j) if mirrored else student_i
-            teacher_j = theirs.block(j) if mirrored else teacher_i
-            difference, pull = step(student_i @ student_j.T, teacher_i @ teacher_j.T, task.profile)
-            square = difference.square_()
-            _add_row_sums(sums, square, task.weights, i, j)
-            if mirrored:
-                _add_row_sums(sums, square.T, task.weights, j, i)
-            if gradient is None:
-                continue
-            if task.weights is None and upstream is None:
-                pull *= 2
-            else:
-                pull *= _share(task.weights, upstream, i, j) + _share(task.weights, upstream, j, i).T
-            gradient[i].addmm_(pull, student_j, alpha=2)
-            if mirrored:
-                gradient[j].addmm_(pull.T, student_i, alpha=2)
-    if gradient is not None:
-        mine.chain_(gradient)
-    return sums
+
+    def __init__(
+        self, kernel: Kernel, student: Tensor, teacher: Tensor, upstream: Tensor | None, gradient: Tensor | None
+    ) -> None:
+        self.kernel, self.upstream, self.gradient = kernel, upstream, gradient
+        self.mine, self.theirs = Rows(student, kernel.normalize), Rows(teacher, kernel.normalize)
+        self.sums = student.new_zeros(len(student))
+
+    def within(self, weights: Weights | None) -> None:
+        """All pairs of the batch."""
+        tiles = blocks(self.mine.rows)
+        for position, i in enumerate(tiles):
+            student_i, teacher_i = self.mine.block(i), self.theirs.block(i)
+            for j in tiles[position:]:
+                mirrored = i != j
+                student_j = self.mine.block(j) if mirrored else student_i
+                teacher_j = self.theirs.block(j) if mirrored else teacher_i
+                square, pull = self._tile(student_i, student_j, teacher_i, teacher_j)
+                self._add_sums(square, weights, i, j)
+                if mirrored:
+                    self._add_sums(square.T, weights, j, i)
+                if self.gradient is None:
+                    continue
+                if weights is not None or self.upstream is not None:
+                    pull *= 0.5 * (self._share(weights, i, j) + self._share(weights, j, i).T)
+                self.gradient[i].addmm_(pull, student_j, alpha=4)
+                if mirrored:
+                    self.gradient[j].addmm_(pull.T, student_i, alpha=4)
+
+    def against(self, past: Past) -> None:
+        """All pairs of a row of the batch and a row held constant."""
+        past_mine = Rows(past.student, self.kernel.normalize)
+        past_theirs = Rows(past.teacher, self.kernel.normalize)
+        for j in blocks(past.student):
+            student_j, teacher_j = past_mine.block(j), past_theirs.block(j)
+            for i in blocks(self.mine.rows):
+                square, pull = self._tile(self.mine.block(i), student_j, self.theirs.block(i), teacher_j)
+                self._add_sums(square, past.weights, i, j)
+                if self.gradient is None:
+                    continue
+                if past.weights is not None or self.upstream is not None:
+                    pull *= self._share(past.weights, i, j)
+                self.gradient[i].addmm_(pull, student_j, alpha=2)
+
+    def finish(self) -> Tensor:
+        """The row sums; the gradient becomes that of the rows as they were given."""
+        if self.gradient is not None:
+            self.mine.chain_(self.gradient)
+        return self.sums
+
+    def _tile(
+        self, student_i: Tensor, student_j: Tensor, teacher_i: Tensor, teacher_j: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """D^2 and D k' of a tile."""
+        step = self.kernel.step or difference_and_slope
+        difference, pull = step(student_i @ student_j.T, teacher_i @ teacher_j.T, self.kernel.profile)
+        return difference.square_(), pull
+
+    def _add_sums(self, square: Tensor, weights: Weights | None, i: slice, j: slice) -> None:
+        self.sums[i] += (square if weights is None else square * weights(i, j)).sum(dim=1)
+
+    def _share(self, weights: Weights | None, i: slice, j: slice) -> Tensor:
+        """g_i w_ij, to be broadcast over the tile."""
+        ones = self.sums.new_ones(1, 1)
+        share = ones if self.upstream is None else self.upstream[i].unsqueeze(1)
+        return share if weights is None else share * weights(i, j)
 
 
-def against(
-    task: Pass,
+def _sweep(
+    kernel: Kernel,
     student: Tensor,
     teacher: Tensor,
-    others: tuple[Tensor, Tensor],
+    weights: Weights | None,
+    past: Sequence[Past],
     upstream: Tensor | None,
     gradient: Tensor | None,
 ) -> Tensor:
-    """Row sums (n,) over the pairs of a batch with other (student, teacher) rows, (m, d) and (m, t), held constant."""
-    step = task.step or difference_and_slope
-    mine, theirs = Rows(student, task.normalize), Rows(teacher, task.normalize)
-    other_mine, other_theirs = (Rows(rows, task.normalize) for rows in others)
-    sums = student.new_zeros(len(student))
-    for i in blocks(len(student), student):
-        student_i, teacher_i = mine.block(i), theirs.block(i)
-        for j in blocks(len(others[0]), student):
-            student_j = other_mine.block(j)
-            difference, pull = step(student_i @ student_j.T, teacher_i @ other_theirs.block(j).T, task.profile)
-            _add_row_sums(sums, difference.square_(), task.weights, i, j)
-            if gradient is None:
-                continue
-            if task.weights is not None or upstream is not None:
-                pull *= _share(task.weights, upstream, i, j)
-            gradient[i].addmm_(pull, student_j, alpha=2)
-    if gradient is not None:
-        mine.chain_(gradient)
-    return sums
-
-
-def _add_row_sums(sums: Tensor, square: Tensor, weights: Weights | None, i: slice, j: slice) -> None:
-    sums[i] += (square if weights is None else square * weights(i, j)).sum(dim=1)
-
-
-def _share(weights: Weights | None, upstream: Tensor | None, i: slice, j: slice) -> Tensor:
-    """g_i w_ij, to be broadcast over the tile."""
-    if upstream is None:
-        assert weights is not None
-        return weights(i, j)
-    share = upstream[i].unsqueeze(1)
-    return share if weights is None else share * weights(i, j)
+    with full_precision(student):
+        sweep = _Sweep(kernel, student, teacher, upstream, gradient)
+        sweep.within(weights)
+        for others in past:
+            sweep.against(others)
+        return sweep.finish()
 
 
 class _RowSums(torch.autograd.Function):
-    """`within` or `against` as one differentiable operation of the student's rows."""
+    """A sweep as one differentiable operation of the student's rows."""
 
     @staticmethod
-    def forward(ctx: Any, student: Tensor, run: Callable[..., Tensor], wanted: bool) -> Tensor:
-        ctx.run, ctx.gradient = run, torch.zeros_like(student) if wanted else None
-        ctx.save_for_backward(student)
-        return run(student, None, ctx.gradient)
+    def forward(
+        ctx: Any,
+        student: Tensor,
+        teacher: Tensor,
+        kernel: Kernel,
+        weights: Weights | None,
+        past: Sequence[Past],
+        wanted: bool,
+    ) -> Tensor:
+        ctx.save_for_backward(student, teacher)
+        ctx.options = kernel, weights, past
+        ctx.gradient = torch.zeros_like(student) if wanted else None
+        return _sweep(kernel, student, teacher, weights, past, None, ctx.gradient)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
-        (student,) = ctx.saved_tensors
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        student, teacher = ctx.saved_tensors
+        kernel, weights, past = ctx.options
         # The gradient found on the way forward is given away, not copied: a second backward finds it anew.
         gradient, ctx.gradient = ctx.gradient, None
         if gradient is not None and bool((upstream == upstream[0]).all()):
-            return gradient.mul_(upstream[0]), None, None
-        gradient = torch.zeros_like(student)
-        ctx.run(student, upstream, gradient)
-        return gradient, None, None
+            gradient.mul_(upstream[0])
+        else:
+            gradient = torch.zeros_like(student)
+            _sweep(kernel, student, teacher, weights, past, upstream, gradient)
+        return gradient, None, None, None, None, None
 
 
-@torch.compiler.disable
-def row_sums(student: Tensor, teacher: Tensor, task: Pass, others: tuple[Tensor, Tensor] | None = None) -> Tensor:
-    """sum_j w_ij D_ij^2 for each row i, (n,), over the batch itself or over ``others``; differentiable once."""
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def row_sums(
+    kernel: Kernel, student: Tensor, teacher: Tensor, weights: Weights | None = None, past: Sequence[Past] = ()
+) -> Tensor:
+    """sum_j w_ij D_ij^2 of each row i over the rows of the batch and of ``past``, (n,).
+
+    Student (n, d), teacher (n, t) of the same type; differentiable once, in the student's rows.
+    """
     wanted = student.requires_grad and torch.is_grad_enabled()
-
-    def run(rows: Tensor, upstream: Tensor | None, gradient: Tensor | None) -> Tensor:
-        with full_precision(rows):
-            if others is None:
-                return within(task, rows, teacher, upstream, gradient)
-            return against(task, rows, teacher, others, upstream, gradient)
-
-    return cast(Tensor, _RowSums.apply(student, run, wanted))
+    return cast(Tensor, _RowSums.apply(student, teacher, kernel, weights, past, wanted))

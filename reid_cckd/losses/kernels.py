@@ -33,24 +33,21 @@ class Polynomial(NamedTuple):
 
     def value(self, dots: Tensor) -> Tensor:
         """k of every dot product."""
-        *rest, value = self.coefficients.unbind()
-        for coefficient in reversed(rest):
-            value = torch.addcmul(coefficient, value, dots)
-        return value
+        return self.centred(dots) + self.coefficients[0]
 
     def centred(self, dots: Tensor) -> Tensor:
         """k without its constant, which cancels in a difference and would only cost digits there."""
-        _, *rest, value = self.coefficients.unbind()
+        *rest, value = self.coefficients[1:].unbind()
         for coefficient in reversed(rest):
-            value = torch.addcmul(coefficient, value, dots)
+            value = value * dots + coefficient
         return value * dots
 
     def centred_and_slope(self, dots: Tensor) -> tuple[Tensor, Tensor]:
         """`centred` and its derivative, in one loop."""
-        _, *rest, value = self.coefficients.unbind()
+        *rest, value = self.coefficients[1:].unbind()
         slope = value
         for coefficient in reversed(rest):
-            value = torch.addcmul(coefficient, value, dots)
+            value = (value * dots).add_(coefficient)
             slope = torch.addcmul(value, slope, dots)
         return value * dots, slope
 
@@ -64,7 +61,9 @@ class Exponential(NamedTuple):
         """k of every dot product."""
         return torch.exp((dots - 1) * self.rate)
 
-    centred = value
+    def centred(self, dots: Tensor) -> Tensor:
+        """k itself: it has no constant."""
+        return self.value(dots)
 
     def centred_and_slope(self, dots: Tensor) -> tuple[Tensor, Tensor]:
         """k and its derivative."""
@@ -196,8 +195,10 @@ class MMD(_Kernel):
 
     def compute_mat(self, query_emb: Tensor, ref_emb: Tensor) -> Tensor:
         """Distances of all pairs, (N, M), by differences: products of rows lose the digits of near pairs."""
-        return torch.cdist(query_emb, ref_emb, compute_mode="donot_use_mm_for_euclid_dist")
+        distances: Tensor = torch.cdist(query_emb, ref_emb, compute_mode="donot_use_mm_for_euclid_dist")
+        return distances
 
     def pairwise_distance(self, query_emb: Tensor, ref_emb: Tensor) -> Tensor:
         """Distance of row i of one and row i of the other, (N,)."""
-        return torch.linalg.vector_norm(query_emb - ref_emb, dim=1)
+        distances: Tensor = torch.linalg.vector_norm(query_emb - ref_emb, dim=1)
+        return distances

@@ -3,22 +3,47 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from reid_cckd.losses.distributed import gather_rows
 
+BLOCK_ROWS = 384  # small batches are put together up to this many rows, so that each matrix product has work to do
+
+
+class Rows(NamedTuple):
+    """Student (n, d), teacher (n, t) and labels (n,) of the same images. Never written to: a backward may need them."""
+
+    student: Tensor
+    teacher: Tensor
+    labels: Tensor | None
+
+    @property
+    def number(self) -> int:
+        """Number of images."""
+        return len(self.student)
+
+    def newest(self, count: int) -> Rows:
+        """The last ``count`` rows."""
+        start = self.number - count
+        return Rows(self.student[start:], self.teacher[start:], None if self.labels is None else self.labels[start:])
+
+    def to(self, like: Tensor) -> Rows:
+        """The same rows in the precision and on the device of ``like``."""
+        labels = None if self.labels is None else self.labels.to(like.device)
+        return Rows(self.student.to(like), self.teacher.to(like), labels)
+
 
 class PairMemory(nn.Module):
-    """The last ``size`` (student, teacher) rows, without gradient, kept with the checkpoint (`state_dict`).
+    """The last (student, teacher) rows, without gradient, for ``CorrelationCongruenceLoss(memory=...)``.
 
-    Each `add` is one step of age. With ``torch.distributed`` running, the rows of all processes are added on each, so
-    that all hold the same queue. Rows stay where they were written: adding costs the batch, reading costs nothing.
+    They are saved with the checkpoint (`state_dict`). Each `add` is one step of age. With ``torch.distributed``
+    running, `add` gathers the rows of all processes, so that all hold the same queue.
 
     Args:
-        size: most rows kept; a batch larger than that leaves its last rows.
+        size: most rows kept.
         max_age: rows are forgotten after this many further calls of `add`; None keeps them until they are pushed out.
             A student moves, and its old rows are off: early in training a few steps are plenty.
 
@@ -37,79 +62,71 @@ class PairMemory(nn.Module):
 
     def clear(self) -> None:
         """Forget all rows."""
-        self._columns: list[Tensor | None] = [None, None, None]  # student, teacher, labels: rings of `size` rows
-        self._batches: deque[int] = deque()  # rows of each remembered call of `add`, the oldest first
-        self._next = 0  # where in the rings the next row goes
+        self._blocks: deque[Rows] = deque()  # the oldest rows first
+        self._batches: deque[int] = deque()  # how many rows came with each remembered call of `add`
 
     def __len__(self) -> int:
-        return min(sum(self._batches), self.size)
+        return sum(block.number for block in self._blocks)
 
-    def parts(self) -> list[tuple[Tensor, Tensor, Tensor | None]]:
-        """The remembered (student, teacher, labels) rows as at most two contiguous views, the oldest first."""
-        start, count = (self._next - len(self)) % self.size, len(self)
-        first = slice(start, min(start + count, self.size))
-        second = slice(0, count - (first.stop - first.start))
-        return [self._view(part) for part in (first, second) if part.stop > part.start]
+    def blocks(self, like: Tensor) -> list[Rows]:
+        """The remembered rows, the oldest first, in a few blocks, in the precision and on the device of ``like``."""
+        self._blocks = deque(block.to(like) for block in self._blocks)  # moves after a checkpoint was loaded, if ever
+        return list(self._blocks)
 
     @torch.no_grad()
     def add(self, student: Tensor, teacher: Tensor, labels: Tensor | None = None) -> None:
-        """Remember the rows of a batch: student (n, d), teacher (n, t), labels (n,) or None."""
-        rows = [None if column is None else gather_rows(column.detach()) for column in (student, teacher, labels)]
-        self._check(rows)
-        self._batches.append(self._write(rows))
+        """Remember the rows of a batch and forget the ones that are too old or too many."""
+        labels = None if labels is None else gather_rows(labels)
+        batch = Rows(gather_rows(student).clone(), gather_rows(teacher).clone(), labels)
+        if self._blocks:
+            _check_alike(self._blocks[-1], batch)
+        self._append(batch)
+        self._batches.append(batch.number)
         self._forget()
 
-    def _write(self, rows: list[Tensor | None]) -> int:
-        assert rows[0] is not None
-        count = len(rows[0])
-        place = torch.arange(self._next, self._next + count, device=rows[0].device)[-self.size :] % self.size
-        for number, column in enumerate(rows):
-            ring = self._columns[number]
-            if column is None:
-                continue
-            if ring is None or not len(self):
-                ring = self._columns[number] = column.new_zeros(self.size, *column.shape[1:])
-            ring[place] = column[-self.size :].to(ring.dtype)
-        self._next = (self._next + count) % self.size
-        return count
+    def _append(self, batch: Rows) -> None:
+        if self._blocks and self._blocks[-1].number < BLOCK_ROWS:
+            batch = _join([self._blocks.pop(), batch])
+        self._blocks.append(batch)
 
     def _forget(self) -> None:
-        too_old = 0 if self.max_age is None else len(self._batches) - self.max_age
-        for _ in range(too_old):
+        while self.max_age is not None and len(self._batches) > self.max_age:
             self._batches.popleft()
         while sum(self._batches) - self._batches[0] >= self.size:
             self._batches.popleft()
-
-    def _view(self, part: slice) -> tuple[Tensor, Tensor, Tensor | None]:
-        student, teacher, labels = self._columns
-        assert student is not None
-        assert teacher is not None
-        return student[part], teacher[part], None if labels is None else labels[part]
-
-    def _check(self, rows: list[Tensor | None]) -> None:
-        for name, ring, column in zip(("student", "teacher", "labels"), self._columns, rows, strict=True):
-            if not len(self):
-                continue
-            if (ring is None) != (column is None):
-                raise ValueError(f"{name}: given for some batches of the memory and not for others")
-            if ring is not None and column is not None and ring.shape[1:] != column.shape[1:]:
-                raise ValueError(f"{name}: rows of width {column.shape[1]}, the memory holds width {ring.shape[1]}")
+        surplus = len(self) - min(sum(self._batches), self.size)
+        while surplus > 0:
+            oldest = self._blocks.popleft()
+            if oldest.number > surplus:
+                self._blocks.appendleft(oldest.newest(oldest.number - surplus))
+            surplus -= oldest.number
 
     def get_extra_state(self) -> dict[str, Any]:
-        """The remembered rows, the oldest first, and how many came with each `add`."""
-        parts = self.parts()
-        names = ("student", "teacher", "labels")
-        columns = {
-            name: None if not parts or parts[0][number] is None else torch.cat([part[number] for part in parts])
-            for number, name in enumerate(names)
-        }
-        return {**columns, "batches": list(self._batches)}
+        """The remembered rows and their ages, as plain tensors and numbers."""
+        rows = _join(list(self._blocks))._asdict() if self._blocks else None
+        return {"rows": rows, "batches": list(self._batches)}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Take up what `get_extra_state` gave, of a memory of any size."""
+        """Take up what `get_extra_state` gave, of a memory of any size and age."""
         self.clear()
-        rows = [state[name] for name in ("student", "teacher", "labels")]
-        if rows[0] is not None:
-            self._write(rows)
+        if state["rows"] is not None:
+            self._blocks.append(Rows(**state["rows"]))
             self._batches.extend(state["batches"])
             self._forget()
+
+    def extra_repr(self) -> str:
+        return f"size={self.size}, max_age={self.max_age}"
+
+
+def _join(blocks: list[Rows]) -> Rows:
+    student, teacher, labels = zip(*blocks, strict=True)
+    return Rows(torch.cat(student), torch.cat(teacher), None if labels[0] is None else torch.cat(labels))
+
+
+def _check_alike(old: Rows, new: Rows) -> None:
+    if (old.labels is None) != (new.labels is None):
+        raise ValueError("labels: given for some batches of the memory and not for others")
+    for name in ("student", "teacher"):
+        width, expected = getattr(new, name).shape[1], getattr(old, name).shape[1]
+        if width != expected:
+            raise ValueError(f"{name}: rows of width {width}, the memory holds rows of width {expected}")

@@ -53,7 +53,7 @@ def _as_pairs(indices_tuple: tuple[Tensor, ...], count: int) -> tuple[tuple[Tens
             raise ValueError(
                 f"indices_tuple: expected 1-D integers, got {indices.dtype} of shape {tuple(indices.shape)}"
             )
-        if len(indices) and not (0 <= int(indices.min()) and int(indices.max()) < count):
+        if len(indices) and (int(indices.min()) < 0 or int(indices.max()) >= count):
             raise ValueError(f"indices_tuple: index out of range for {count} rows")
     anchors, positives, *rest = indices_tuple
     others, negatives = rest if len(rest) == 2 else (anchors, rest[0])
