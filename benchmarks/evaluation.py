@@ -1,0 +1,180 @@
+"""How near evaluation comes to the bare matrix product, and to its peers. `python benchmarks/evaluation.py --quick`.
+
+The floor multiplies the same float32 rows in the same chunks and keeps nothing. Floor and ours take turns; times are
+medians, and ours over floor is the median of the ratios of neighbours. Memory is what ours needs beyond its inputs.
+
+Peers are measured where they are installed, or where their source is named: --torchreid and --fastreid are checkouts
+(build rank_cylib in them first for the Cython versions), --oml one of open-metric-learning.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import json
+import statistics
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from evaluation_peers import clustered, faiss_top_one, retrieval_peers
+
+from reid_cckd.evaluation import evaluate_identification, evaluate_retrieval, identification, ranking
+from reid_cckd.evaluation.rows import BLOCK
+
+Row = dict[str, Any]
+Work = Callable[[], object]
+
+
+def main() -> None:
+    arguments = parse()
+    rows = []
+    for name, run in benchmarks(arguments).items():
+        if arguments.only in name:
+            rows.append(run(name))
+            print_row(rows[-1], first=len(rows) == 1)
+            if arguments.json:
+                arguments.json.write_text(json.dumps(rows, indent=2))
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="smaller sets, fast peers, under a minute")
+    parser.add_argument("--json", type=Path, help="also write the rows here")
+    parser.add_argument("--only", default="", help="only rows whose name contains this")
+    parser.add_argument("--rounds", type=int, default=3, help="turns of floor and ours")
+    parser.add_argument("--slow-peers", action="store_true", help="also those that take minutes")
+    for peer in ("torchreid", "fastreid", "oml"):
+        parser.add_argument(f"--{peer}", type=Path, help=f"a checkout of {peer}")
+    return parser.parse_args()
+
+
+def benchmarks(arguments: argparse.Namespace) -> dict[str, Callable[[str], Row]]:
+    """Name -> measurement. The noise gives an mAP of about 0.5, and of about 0.1 in the rows called weak."""
+    small, rounds = 4 if arguments.quick else 1, arguments.rounds
+    market, msmt = (3368 // small, 15913 // small, 751 // small), (11659 // small, 82161 // small, 3060 // small)
+    table: dict[str, Callable[[str], Row]] = {
+        "market1501 d=512": lambda name: retrieval(name, *market, 512, 2.45, rounds, arguments),
+        "market1501 d=512 weak": lambda name: retrieval(name, *market, 512, 3.1, rounds),
+        "market1501 d=2048": lambda name: retrieval(name, *market, 2048, 3.8, rounds, arguments),
+    }
+    if not arguments.quick:
+        table["msmt17 d=512"] = lambda name: retrieval(name, *msmt, 512, 2.3, rounds)
+        table["msmt17 d=2048"] = lambda name: retrieval(name, *msmt, 2048, 3.5, min(rounds, 1))
+    for size in (10_000, 20_000, 40_000, 80_000):
+        table[f"gallery of {size}"] = lambda name, n=size // small: retrieval(name, 500, n, n // 20, 512, 2.4, rounds)
+    faces = 50_000 if arguments.quick else 1_000_000
+    table[f"megaface {faces}"] = lambda name: megaface(name, faces, min(rounds, 1 if faces > 100_000 else rounds))
+    return table
+
+
+def retrieval(
+    name: str,
+    queries: int,
+    items: int,
+    people: int,
+    width: int,
+    noise: float,
+    rounds: int,
+    arguments: argparse.Namespace | None = None,
+) -> Row:
+    """Retrieval metrics of one size, with peers where ``arguments`` name them."""
+    data = clustered(queries, items, people, width, noise)
+    found = evaluate_retrieval(data.query, data.gallery, *data.lists)
+    row = race(
+        name,
+        lambda: product_floor(data.query, data.gallery, ranking.chunk_size(items), BLOCK),
+        lambda: evaluate_retrieval(data.query, data.gallery, *data.lists),
+        rounds,
+    )
+    row["mean_ap"] = found.mean_ap
+    if arguments is not None:
+        row["peers"] = retrieval_peers(data, arguments, found.mean_ap)
+    return row
+
+
+def megaface(name: str, distractors: int, rounds: int) -> Row:
+    """3,530 probes of 80 people against all scales up to ``distractors``, ranks 1 and 10 and three rates."""
+    random = np.random.default_rng(0)
+    ids = random.integers(0, 80, 3530)
+    probes = random.standard_normal((80, 512), dtype=np.float32)[ids]
+    probes += 1.6 * random.standard_normal(probes.shape, dtype=np.float32)
+    others = random.standard_normal((distractors, 512), dtype=np.float32)
+    scales = sorted({10, 100, 1_000, 10_000, min(100_000, distractors), distractors})
+    step = identification._SCORES // identification._TILE
+    return race(
+        name,
+        lambda: product_floor(probes, others, step, identification._TILE, gallery_first=True),
+        lambda: evaluate_identification(probes, ids, others, scales),
+        rounds,
+    ) | {"peers": {"faiss exact top 1": faiss_top_one(probes, others)}}
+
+
+def product_floor(query: np.ndarray, gallery: np.ndarray, chunk: int, block: int, gallery_first: bool = False) -> None:
+    """The products alone, in the order and the chunks that the evaluator uses."""
+    left, right = torch.from_numpy(query), torch.from_numpy(gallery)
+    chunk = min(chunk, len(left))
+    buffer = torch.empty(chunk, block if gallery_first else len(right))
+    pairs = [(a, b) for a in range(0, len(left), chunk) for b in range(0, len(right), block)]
+    for a, b in sorted(pairs, key=lambda pair: pair[::-1]) if gallery_first else pairs:
+        rows, items = left[a : a + chunk], right[b : b + block]
+        at = 0 if gallery_first else b
+        torch.mm(rows, items.T, out=buffer[: len(rows), at : at + len(items)])
+
+
+def race(name: str, floor: Work, ours: Work, rounds: int) -> Row:
+    """Floor and ours in turns."""
+    floor()
+    times = [(seconds(floor), seconds(ours)) for _ in range(max(1, rounds))]
+    return {
+        "name": name,
+        "seconds": statistics.median(own for _, own in times),
+        "peak_mb": memory_beyond_inputs(ours),
+        "floor_seconds": statistics.median(bare for bare, _ in times),
+        "ratio": statistics.median(own / bare for bare, own in times),
+        "peers": {},
+    }
+
+
+def seconds(work: Work) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def memory_beyond_inputs(work: Work) -> float | None:
+    """Peak resident memory of ``work`` over what was resident before, in MB; Linux only."""
+    status, reset = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+    if not reset.exists():
+        return None
+    ctypes.CDLL(None).malloc_trim(0)  # what earlier work freed does not hide what this work takes
+    reset.write_text("5")  # forgets the peak so far
+    before = status_kb(status, "VmRSS")
+    work()
+    return (status_kb(status, "VmHWM") - before) / 1024
+
+
+def status_kb(status: Path, field: str) -> int:
+    return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith(field))
+
+
+def print_row(row: Row, first: bool) -> None:
+    if first:
+        print(f"{'name':<24}{'ours s':>9}{'floor s':>9}{'ratio':>7}{'MB':>7}  peers (seconds, times ours)")
+    peers = [
+        f"{peer} {result['seconds']:.2f} ({result['seconds'] / row['seconds']:.1f}x)"
+        for peer, result in row["peers"].items()
+        if isinstance(result, dict)
+    ]
+    memory = "-" if row["peak_mb"] is None else f"{row['peak_mb']:.0f}"
+    times = f"{row['seconds']:>9.2f}{row['floor_seconds']:>9.2f}{row['ratio']:>7.2f}{memory:>7}"
+    print(f"{row['name']:<24}{times}  {'; '.join(peers) or '-'}", flush=True)
+
+
+if __name__ == "__main__":
+    warnings.simplefilter("ignore")
+    main()
