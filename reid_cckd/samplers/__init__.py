@@ -3,7 +3,7 @@
 from reid_cckd.samplers.agreement import SuperclassReport, superclass_report
 from reid_cckd.samplers.batch_samplers import ClassUniformSampler, SuperclassUniformSampler, UniformSampler
 from reid_cckd.samplers.clustering import build_superclasses
-from reid_cckd.samplers.superclasses import Superclasses
+from reid_cckd.samplers.superclasses import Superclasses, superclasses_of_epoch
 
 __all__ = [
     "ClassUniformSampler",
@@ -13,4 +13,5 @@ __all__ = [
     "UniformSampler",
     "build_superclasses",
     "superclass_report",
+    "superclasses_of_epoch",
 ]

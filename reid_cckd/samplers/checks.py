@@ -44,6 +44,8 @@ def as_integers(values: Any, name: str) -> Ints:
         raise ValueError(
             f"{name} must be whole numbers; got {array.dtype} (np.unique(..., return_inverse=True)[1] numbers them)"
         )
+    if array.max() >= 2**63:
+        raise ValueError(f"{name} must be below 2**63; the largest is {array.max()}")
     return array.astype(np.int64, copy=False)
 
 

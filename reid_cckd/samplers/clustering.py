@@ -17,6 +17,7 @@ from reid_cckd.samplers.superclasses import Superclasses
 Floats = NDArray[np.float32]
 By = Literal["instance", "class centroid"]
 _ROWS_AT_ONCE = 1 << 16
+_PATIENCE = 10**11  # multiplications of all attempts together
 
 
 def build_superclasses(
@@ -29,6 +30,7 @@ def build_superclasses(
     spherical: bool = True,
     iterations: int = 20,
     max_points_per_centroid: int = 256,
+    attempts: int | None = None,
     gpu: bool | None = None,
 ) -> Superclasses:
     """Cluster a training set into superclasses of images (``instance``) or of whole classes (``class centroid``).
@@ -36,7 +38,8 @@ def build_superclasses(
     ``teacher_embeddings`` (N, D): float16 or float32 array, memory map or tensor; never copied whole unless small.
     ``spherical``: directions only, rows and centroids of length 1. K-means is trained on at most
     ``max_points_per_centroid`` random rows per superclass; then every row goes to its nearest centroid. A cluster left
-    empty takes half of the largest one. ``gpu``: None uses one when faiss sees one. Equal seeds give equal answers on
+    empty takes half of the largest one. ``attempts``: the best of so many random starts; None makes up to 10 where that
+    is a matter of seconds. ``gpu``: None uses one when faiss sees one. Equal seeds give equal answers on
     one machine and number of threads.
 
     Raises:
@@ -54,8 +57,14 @@ def build_superclasses(
     if num_superclasses > len(points):
         what = "images" if by == "instance" else "classes"
         raise ValueError(f"num_superclasses is {num_superclasses}, but there are only {len(points)} {what}")
-    centroids = _train(points, num_superclasses, seed, spherical, iterations, max_points_per_centroid, gpu)
-    nearest, distances = _assign(points, centroids, spherical)
+    rows = _training_rows(
+        points, num_superclasses * at_least(max_points_per_centroid, 1, "max_points_per_centroid"), seed
+    )
+    if attempts is None:
+        attempts = int(np.clip(_PATIENCE // (rows.size * num_superclasses * iterations), 1, 10))
+    options = {"niter": iterations, "nredo": at_least(attempts, 1, "attempts"), "seed": seed + 1, "gpu": gpu}
+    centroids, index = _train(rows, num_superclasses, spherical, options)
+    nearest, distances = _assign(points, index, spherical)
     nearest, centroids, repaired = _fill_empty(points, nearest, centroids, spherical)
     found = nearest if by == "instance" else nearest[members]
     return Superclasses(
@@ -108,33 +117,32 @@ def _class_means(points: NDArray[Any], members: Ints, normalise: bool) -> Floats
     return (sums / np.bincount(members)[:, None]).astype(np.float32)
 
 
-def _train(
-    points: NDArray[Any], k: int, seed: int, spherical: bool, iterations: int, per_centroid: int, gpu: bool | None
-) -> Floats:
+def _training_rows(points: NDArray[Any], limit: int, seed: int) -> NDArray[Any]:
+    if len(points) <= limit:
+        return points
+    rows: NDArray[Any] = points[np.sort(np.random.default_rng(seed).choice(len(points), limit, replace=False))]
+    return rows
+
+
+def _train(rows: NDArray[Any], k: int, spherical: bool, options: dict[str, Any]) -> tuple[Floats, Any]:
     import faiss
 
-    limit = k * at_least(per_centroid, 1, "max_points_per_centroid")
-    rows = points
-    if len(points) > limit:
-        rows = points[np.sort(np.random.default_rng(seed).choice(len(points), limit, replace=False))]
-    use_gpu = faiss.get_num_gpus() > 0 if gpu is None else gpu
-    options = {"niter": iterations, "seed": seed + 1, "spherical": spherical, "gpu": use_gpu}
-    kmeans = faiss.Kmeans(
-        points.shape[1], k, min_points_per_centroid=1, max_points_per_centroid=per_centroid, **options
+    if options["gpu"] is None:
+        options = {**options, "gpu": faiss.get_num_gpus() > 0}
+    kmeans = faiss.Kmeans(  # the rows were chosen already, and few of them need no warning
+        rows.shape[1], k, spherical=spherical, min_points_per_centroid=1, max_points_per_centroid=len(rows), **options
     )
     kmeans.train(_prepared(rows, spherical))
-    return np.asarray(kmeans.centroids, dtype=np.float32)
+    return np.asarray(kmeans.centroids, dtype=np.float32), kmeans.index
 
 
-def _assign(points: NDArray[Any], centroids: Floats, normalise: bool) -> tuple[Ints, NDArray[np.float32]]:
-    """The nearest centroid of every row (the lowest number of equals) and its squared distance."""
+def _assign(points: NDArray[Any], index: Any, spherical: bool) -> tuple[Ints, Floats]:
+    """The nearest centroid of every row and its squared distance."""
     nearest, distances = np.empty(len(points), np.int64), np.empty(len(points), np.float32)
-    lengths = (centroids**2).sum(axis=1)
-    for start, block in _blocks(points, normalise):
+    for start, block in _blocks(points, spherical):
         part = slice(start, start + len(block))
-        scores = lengths - 2 * (block @ centroids.T)
-        nearest[part] = scores.argmin(axis=1)
-        distances[part] = scores.min(axis=1) + (block**2).sum(axis=1)
+        found, ids = index.search(block, 1)
+        nearest[part], distances[part] = ids[:, 0], 2 - 2 * found[:, 0] if spherical else found[:, 0]
     return nearest, np.maximum(distances, 0)
 
 

@@ -54,7 +54,8 @@ class Recipe:
             "images": len(self.labels),
             "data": digest(self.labels, self.kinds, _plain(self.weights)),
             f"{self.noun}_per_batch": self.groups,
-            "samples": (self.hands, self.chunk),
+            "samples": self.hands * self.chunk,
+            "samples_of_one_kind": self.chunk,
             "short": self.short,
             "seed": self.seed,
         }

@@ -11,7 +11,8 @@ from reid_cckd.samplers.chance import Ints, noise, ranges, shuffle
 
 _BITS = 30  # quotas are fixed-point numbers, so that sums over passes are exact
 _ONE = 1 << _BITS
-_CLASSES, _LANES, _BATCHES = 1, 2, 3  # purposes of the noise
+_ERA = 8  # passes; a power of two, so that the roundings of an era add up to nothing
+_CLASSES, _LANES, _BATCHES, _ERAS = 1, 2, 3, 7  # purposes of the noise
 
 
 @dataclass(frozen=True)
@@ -45,9 +46,8 @@ def make_schedule(weights: NDArray[np.float64], classes_per_batch: int, batches:
 
 def plan_pass(schedule: Schedule, number: int) -> PassPlan:
     """The batches of one pass, each with different classes."""
-    before = visits_before(schedule.edges, number)
-    quotas = visits_before(schedule.edges, number + 1) - before
     seed = schedule.seed
+    before, quotas = _visits_of_pass(schedule, number)
     order = shuffle(np.array([len(quotas)]), noise(seed, _CLASSES, np.arange(len(quotas)), number))
     quotas, before = quotas[order], before[order]
     lanes = _mixed_lanes(quotas, schedule.batches, schedule.classes_per_batch, seed, number)
@@ -55,6 +55,24 @@ def plan_pass(schedule: Schedule, number: int) -> PassPlan:
     table = lanes.reshape(schedule.classes_per_batch, schedule.batches).T[batches]
     visits = np.repeat(before, quotas) + _turns(table, quotas)
     return PassPlan(np.repeat(order, quotas)[table], visits[table])
+
+
+def _visits_of_pass(schedule: Schedule, number: int) -> tuple[Ints, Ints]:
+    """Visits of each class before a pass and in it.
+
+    Systematic sampling rounds up the same classes together. So it first shares out a whole era, where rounding
+    hardly matters, and then the passes of the era, with the classes in an order of the era's own.
+    """
+    era, turn = divmod(number, _ERA)
+    earlier = visits_before(schedule.edges * _ERA, era)
+    in_era = visits_before(schedule.edges * _ERA, era + 1) - earlier
+    order = shuffle(np.array([len(in_era)]), noise(schedule.seed, _ERAS, np.arange(len(in_era)), era))
+    edges = np.concatenate([[0], np.cumsum(in_era[order])]) * (_ONE // _ERA)
+    before = visits_before(edges, turn)
+    quotas = np.empty_like(in_era)
+    quotas[order] = visits_before(edges, turn + 1) - before
+    earlier[order] += before
+    return earlier, quotas
 
 
 def _turns(table: Ints, quotas: Ints) -> Ints:

@@ -64,12 +64,12 @@ class StreamSampler(Sampler[list[int]]):
         return self._steps
 
     def __iter__(self) -> Iterator[list[int]]:
-        """The batches of the epoch; once after `load_state_dict`, the rest of it."""
+        """The batches of the epoch; once after `load_state_dict`, the rest of it.
+
+        The place is taken at the first ``next``: a DataLoader with workers calls ``iter`` twice and drops one.
+        """
         start, self._resume_at = self._resume_at, 0
         self._given = start
-        return self._walk(start)
-
-    def _walk(self, start: int) -> Iterator[list[int]]:
         first = (self._epoch * self._steps + start) * self.world_size + self.rank
         stop = (self._epoch + 1) * self._steps * self.world_size
         for batch in self._stream.batches(first, stop, self.world_size):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import zipfile
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from reid_cckd.files import atomic_path
 from reid_cckd.samplers.chance import Ints
+from reid_cckd.samplers.checks import at_least
 
 
 @dataclass(frozen=True)
@@ -56,3 +58,21 @@ class Superclasses:
         except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise ValueError(f"{path} is not a file of superclasses, or a damaged one: {error}") from error
         return cls(**{name: value if value.ndim else value.item() for name, value in content.items()})
+
+
+def superclasses_of_epoch(
+    folder: str | os.PathLike[str], epoch: int, every: int | None, find: Callable[[int], Superclasses]
+) -> Superclasses:
+    """Superclasses that are found once, or anew every ``every`` epochs, and read again by a run that goes on.
+
+    ``find(turn)`` makes those of the epochs ``turn * every`` and following; its result is kept in ``folder`` as
+    superclasses_0000.npz, superclasses_0001.npz, ...; ``every=None`` keeps the first for ever. On several ranks let one
+    of them call this first.
+    """
+    turn = 0 if every is None else at_least(epoch, 0, "epoch") // at_least(every, 1, "every")
+    path = Path(folder) / f"superclasses_{turn:04d}.npz"
+    if path.exists():
+        return Superclasses.load(path)
+    found = find(turn)
+    found.save(path)
+    return found
