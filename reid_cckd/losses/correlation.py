@@ -11,7 +11,7 @@ from pytorch_metric_learning.distances import BaseDistance
 from pytorch_metric_learning.losses import BaseMetricLossFunction
 from torch import Tensor, nn
 
-from reid_cckd.losses.fused import Kernel, Past, Weights, compiled_step, row_sums
+from reid_cckd.losses.fused import Kernel, Past, Weights, compiled_step, plain_row_sums, row_sums
 from reid_cckd.losses.kernels import DotKernel, GaussianRBF
 from reid_cckd.losses.memory import PairMemory
 from reid_cckd.losses.pairs import check_labels, label_weights, listed_weights
@@ -28,8 +28,8 @@ class CorrelationCongruenceLoss(BaseMetricLossFunction):  # type: ignore[misc]
     too. No gradient reaches the teacher.
 
     With `Bilinear` or `GaussianRBF` the pairs are visited tile by tile: memory does not grow with N^2 and the gradient
-    is ready when the value is. It can be differentiated once; a second time raises. Under ``torch.compile`` it is a
-    graph break. Any other PML distance goes through autograd on whole (N, N) matrices.
+    is ready when the value is. Only a second derivative (``create_graph=True``) and any other PML distance go through
+    autograd on whole (N, N) matrices. Under ``torch.compile`` the loss is a graph break.
 
     One row gives the value 0, a zero row is orthogonal to all and gets no gradient.
 
@@ -143,18 +143,6 @@ class CorrelationCongruenceLoss(BaseMetricLossFunction):  # type: ignore[misc]
             kernel = Kernel(self.distance.profile(teacher), self.distance.normalize_embeddings, self.step)
             return cast(Tensor, row_sums(kernel, student, teacher, weights, past))
         return plain_row_sums(self.distance, student, teacher, [Past(student, teacher, weights), *past])
-
-
-def plain_row_sums(distance: BaseDistance, student: Tensor, teacher: Tensor, columns: Sequence[Past]) -> Tensor:
-    """sum_j w_ij (phi(s_i, s_j) - phi(t_i, t_j))^2 over all columns, (N,), on whole matrices."""
-    sums = student.new_zeros(len(student))
-    for other_student, other_teacher, weights in columns:
-        with torch.no_grad():
-            target = distance(teacher, other_teacher)
-        square: Tensor = (distance(student, other_student) - target).square()
-        everything = slice(None)
-        sums = sums + (square if weights is None else square * weights(everything, everything)).sum(dim=1)
-    return sums
 
 
 def check_rows(embeddings: Tensor, ref_emb: Tensor) -> None:

@@ -9,7 +9,7 @@ only tiles on and above the diagonal are formed, each serving both of its row bl
 the three (student, teacher, gradient) of the plain formula. Tiles stay in the cache, nothing of size n x n exists.
 
 The gradient for equal g, all that mean and sum reducers need, is found on the way forward and scaled on the way
-back. For any other g (or a second backward) the pass is repeated with g in its place.
+back. For any other g, or a second backward, the pass is repeated with g in its place.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from reid_cckd.losses.kernels import Profile, inverse_norms
 from reid_cckd.losses.precision import full_precision
 
 Weights = Callable[[slice, slice], Tensor]  # the tile w[i, j] of pair weights
+Phi = Callable[[Tensor, Tensor], Tensor]
 Step = Callable[[Tensor, Tensor, Profile], tuple[Tensor, Tensor]]
 TILE_ROWS = 384  # on CPU a tile stays in the cache of a core
 ACCELERATOR_TILE_ROWS = 2048  # a tile that keeps an accelerator busy, 16 MB
@@ -37,6 +37,12 @@ class Kernel(NamedTuple):
     profile: Profile
     normalize: bool = True
     step: Step | None = None
+
+    def matrix(self, rows: Tensor, others: Tensor) -> Tensor:
+        """The kernel of all pairs, (n, m), but for its constant."""
+        if self.normalize:
+            rows, others = rows * inverse_norms(rows), others * inverse_norms(others)
+        return self.profile.centred(rows @ others.T)
 
 
 class Past(NamedTuple):
@@ -178,6 +184,21 @@ def _sweep(
         return sweep.finish()
 
 
+def plain_row_sums(phi: Phi, student: Tensor, teacher: Tensor, columns: Sequence[Past]) -> Tensor:
+    """sum_j w_ij (phi(s_i, s_j) - phi(t_i, t_j))^2 over all columns, (n,), by autograd on whole matrices.
+
+    ``phi`` maps rows (n, d) and (m, d) to a matrix (n, m).
+    """
+    sums = student.new_zeros(len(student))
+    for other_student, other_teacher, weights in columns:
+        with torch.no_grad():
+            target = phi(teacher, other_teacher)
+        square = (phi(student, other_student) - target).square()
+        everything = slice(None)
+        sums = sums + (square if weights is None else square * weights(everything, everything)).sum(dim=1)
+    return sums
+
+
 class _RowSums(torch.autograd.Function):
     """A sweep as one differentiable operation of the student's rows."""
 
@@ -197,10 +218,14 @@ class _RowSums(torch.autograd.Function):
         return _sweep(kernel, student, teacher, weights, past, None, ctx.gradient)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         student, teacher = ctx.saved_tensors
         kernel, weights, past = ctx.options
+        if torch.is_grad_enabled():  # create_graph=True: somebody is to differentiate the gradient
+            with full_precision(student):
+                sums = plain_row_sums(kernel.matrix, student, teacher, [Past(student, teacher, weights), *past])
+            (gradient,) = torch.autograd.grad(sums, student, upstream, create_graph=True)
+            return gradient, None, None, None, None, None
         # The gradient found on the way forward is given away, not copied: a second backward finds it anew.
         gradient, ctx.gradient = ctx.gradient, None
         if gradient is not None and bool((upstream == upstream[0]).all()):
@@ -217,7 +242,8 @@ def row_sums(
 ) -> Tensor:
     """sum_j w_ij D_ij^2 of each row i over the rows of the batch and of ``past``, (n,).
 
-    Student (n, d), teacher (n, t) of the same type; differentiable once, in the student's rows.
+    Student (n, d), teacher (n, t) of the same type; differentiable in the student's rows. A second derivative
+    (``create_graph=True``) goes through `plain_row_sums`.
     """
     wanted = student.requires_grad and torch.is_grad_enabled()
     return cast(Tensor, _RowSums.apply(student, teacher, kernel, weights, past, wanted))
