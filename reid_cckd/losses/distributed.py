@@ -1,4 +1,13 @@
-"""Rows of all processes of a run, with gradients."""
+"""Rows of all processes of a run, with gradients.
+
+A relational loss of a batch split over processes is not the mean of the parts' losses: pairs across processes count.
+
+    loss(gather_rows(student), gather_rows(labels), ref_emb=gather_rows(teacher)).backward()
+
+in every process, under DistributedDataParallel, gives the loss and the gradients of one process with the whole batch.
+PML's ``DistributedLossWrapper(loss)`` does too, if all batches are of one size (its all-gather assumes so). Its
+``efficient=True`` puts the teacher's rows of all processes beside the student's rows of one: that raises.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +16,15 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 from torch import distributed as dist
+from torch.autograd.function import once_differentiable
 
 
 def gather_rows(rows: Tensor) -> Tensor:
     """The rows of all processes, in order of rank, (sum of n_r, ...); the input itself outside of a distributed run.
 
-    Batches may differ in length, be empty too. Gradients flow back to the process that a row came from, summed over
-    the losses of all processes: where each computes the same loss of all rows, DistributedDataParallel's mean over
-    processes then yields exactly the gradient of that loss in a single process.
+    Batches may differ in length, be empty too. Every process must call it, and its backward. Gradients flow back to
+    the process that a row came from, summed over the losses of all processes: where each computes the same loss of
+    all rows, DistributedDataParallel's mean over processes is then exactly the gradient of that loss.
     """
     if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
         return rows
@@ -37,6 +47,7 @@ class _GatherRows(torch.autograd.Function):
         return torch.cat([block[:count] for block, count in zip(gathered, counts, strict=True)])
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> Tensor:
         total = upstream.contiguous().clone()
         dist.all_reduce(total)
