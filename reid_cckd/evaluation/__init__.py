@@ -4,10 +4,13 @@ Scores are cosine similarities (higher is closer), metrics are fractions in [0, 
 """
 
 from reid_cckd.evaluation.classification import ClassificationResult, evaluate_classification
+from reid_cckd.evaluation.distillation import DistillationResult, evaluate_distillation
+from reid_cckd.evaluation.expansion import expand_queries
 from reid_cckd.evaluation.identification import IdentificationResult, evaluate_identification
 from reid_cckd.evaluation.multi_query import pool_queries
 from reid_cckd.evaluation.neighbours import rank_gallery
 from reid_cckd.evaluation.recall import RecallResult, evaluate_recall
+from reid_cckd.evaluation.reranking import Reranking
 from reid_cckd.evaluation.retrieval import RetrievalResult, evaluate_retrieval
 from reid_cckd.evaluation.significance import Comparison, bootstrap_interval, compare
 from reid_cckd.evaluation.single_shot import SingleShotResult, evaluate_single_shot
@@ -16,19 +19,23 @@ from reid_cckd.evaluation.verification import VerificationResult, evaluate_verif
 __all__ = [
     "ClassificationResult",
     "Comparison",
+    "DistillationResult",
     "IdentificationResult",
     "RecallResult",
+    "Reranking",
     "RetrievalResult",
     "SingleShotResult",
     "VerificationResult",
     "bootstrap_interval",
     "compare",
     "evaluate_classification",
+    "evaluate_distillation",
     "evaluate_identification",
     "evaluate_recall",
     "evaluate_retrieval",
     "evaluate_single_shot",
     "evaluate_verification",
+    "expand_queries",
     "pool_queries",
     "rank_gallery",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -76,20 +76,24 @@ class Positions:
 
 
 def match_positions(
-    query: Rows, gallery: Rows, relevance: Relevance, chunk: int | None = None, progress: Progress | None = None
+    chunks: Iterable[tuple[int, Tensor]],
+    lengths: Tensor | None,
+    relevance: Relevance,
+    progress: Progress | None = None,
 ) -> Positions:
-    """Rank every true match exactly; time is that of the matrix product, memory ``chunk`` x gallery float32.
+    """Rank every true match exactly, from scores that come a chunk of queries at a time and are overwritten.
 
-    Items are ranked by descending similarity; equal ones keep the gallery's order, as a stable sort does.
+    Items are ranked by descending score, each divided by its entry in ``lengths``; equal ones keep the gallery's order,
+    as a stable sort does.
     """
     places, counts = [], []
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        for start, products in product_chunks(query, gallery, chunk):
-            pairs = relevance.pairs(start, start + len(products))
-            places.append(_places(products, gallery.lengths, pairs, pool))
-            counts.append(np.bincount(pairs.rows, minlength=len(products)))
+        for start, scores in chunks:
+            pairs = relevance.pairs(start, start + len(scores))
+            places.append(_places(scores, lengths, pairs, pool))
+            counts.append(np.bincount(pairs.rows, minlength=len(scores)))
             if progress is not None:
-                progress(start + len(products), len(query))
+                progress(start + len(scores), len(relevance.counts))
     offsets = np.concatenate([[0], np.cumsum(np.concatenate(counts))])
     return Positions(np.concatenate(places), offsets)
 
@@ -98,7 +102,7 @@ def product_chunks(query: Rows, gallery: Rows, chunk: int | None = None) -> Iter
     """(first query, (chunk, gallery) products of unit queries with gallery rows as they are) in turn.
 
     Divided by ``gallery.lengths`` they are cosine similarities: that spares a normalised copy of the gallery, and the
-    consumer can do it on the way. The tensor is one buffer, overwritten each time.
+    consumer can do it on the way. The tensor is one buffer of ``chunk`` x gallery float32, overwritten each time.
     """
     size = min(chunk or chunk_size(len(gallery)), len(query))
     buffer = torch.empty(size, len(gallery), device=query.device)
@@ -116,21 +120,21 @@ def chunk_size(gallery_size: int) -> int:
     return max(_FEWEST, _SCORES // gallery_size)
 
 
-def _places(products: Tensor, lengths: Tensor, pairs: Pairs, pool: ThreadPoolExecutor) -> NDArray[np.int64]:
-    if products.device.type != "cpu":
-        return _places_on_device(products.div_(lengths), pairs)
-    table, divisors = products.numpy(), lengths.numpy()
+def _places(scores: Tensor, lengths: Tensor | None, pairs: Pairs, pool: ThreadPoolExecutor) -> NDArray[np.int64]:
+    if scores.device.type != "cpu":
+        return _places_on_device(scores if lengths is None else scores.div_(lengths), pairs)
+    table = scores.numpy()
     table[pairs.junk_rows, pairs.junk_columns] = -np.inf
     bounds = np.searchsorted(pairs.rows, np.arange(len(table) + 1))
     places = np.empty(len(pairs.rows), dtype=np.int64)
 
     def rank(rows: range) -> None:
-        similarities = np.empty_like(divisors)  # one row at a time, in the core's own cache
+        divided = np.empty(table.shape[1], dtype=np.float32)  # one row at a time, in the core's own cache
         for row in rows:
             own = slice(bounds[row], bounds[row + 1])
             if own.start < own.stop:
-                np.divide(table[row], divisors, out=similarities)
-                places[own] = np.sort(_row_places(similarities, pairs.columns[own]))
+                values = table[row] if lengths is None else np.divide(table[row], lengths.numpy(), out=divided)
+                places[own] = np.sort(_row_places(values, pairs.columns[own]))
 
     list(pool.map(rank, shares(len(table), torch.get_num_threads())))
     return places

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from reid_cckd.evaluation.ranking import Positions, Progress, Relevance, match_positions
+from reid_cckd.evaluation.ranking import Positions, Progress, Relevance, match_positions, product_chunks
 from reid_cckd.evaluation.rows import Embeddings, Ids, codes_of, exact_float32, same_length, two_sets
 
 
@@ -62,7 +62,8 @@ def evaluate_recall(
     rows, _ = two_sets(embeddings, embeddings[:1], device, ("embeddings", "embeddings"))
     codes, own = codes_of(ids, "ids"), np.arange(len(rows))
     with exact_float32(rows.device):
-        positions = match_positions(rows, rows, Relevance(codes, codes, own, own), chunk, progress)
+        relevance = Relevance(codes, codes, own, own)
+        positions = match_positions(product_chunks(rows, rows, chunk), rows.lengths, relevance, progress)
     if not positions.counts.any():
         raise ValueError("ids: every id has a single row, so there is nothing to find")
     return _score(positions, ranks)

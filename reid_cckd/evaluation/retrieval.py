@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from reid_cckd.evaluation.ranking import Positions, Progress, Relevance, match_positions
+from reid_cckd.evaluation.ranking import Positions, Progress, Relevance, match_positions, product_chunks
+from reid_cckd.evaluation.reranking import Reranking, reranked_chunks
 from reid_cckd.evaluation.rows import Codes, Embeddings, Ids, exact_float32, same_length, shared_codes, two_sets
 
 Convention = Literal["torchreid", "market1501"]
@@ -30,6 +31,7 @@ class RetrievalResult:
     num_gallery: int
     convention: Convention
     camera_policy: str  # "exclude-same", "ignore", or "none given": every same-id item counted as a match
+    reranking: Reranking | None
     valid: NDArray[np.bool_]
     ap: Floats
     inp: Floats
@@ -39,7 +41,8 @@ class RetrievalResult:
         """The numbers without the arrays, ready for JSON."""
         ranks = {f"rank{k}": value for k, value in self.cmc.items()}
         counts = {name: getattr(self, name) for name in ("num_valid_queries", "num_queries", "num_gallery")}
-        protocol = {"convention": self.convention, "camera_policy": self.camera_policy}
+        reranking = asdict(self.reranking) if self.reranking is not None else None
+        protocol = {"convention": self.convention, "camera_policy": self.camera_policy, "reranking": reranking}
         return {"mean_ap": self.mean_ap, **ranks, "mean_inp": self.mean_inp, **counts, **protocol}
 
 
@@ -54,6 +57,7 @@ def evaluate_retrieval(
     *,
     convention: Convention = "torchreid",
     cameras: CameraPolicy = "exclude-same",
+    reranking: Reranking | None = None,
     device: torch.device | str | None = None,
     chunk: int | None = None,
     progress: Progress | None = None,
@@ -66,6 +70,9 @@ def evaluate_retrieval(
     ``convention``: "torchreid" (also fast-reid, TransReID) takes AP as the mean of the precision at each hit and
     averages over queries that have a match. "market1501" (the data set's own code) takes the trapezoid rule and counts
     a query without match as 0.
+
+    ``reranking`` ranks by k-reciprocal neighbours among queries and gallery; its scores come from all queries at once,
+    so its numbers are to be compared with their like only.
 
     ``device`` (default: the gallery's, then the query's) computes the float32 products; ``chunk`` queries at a time
     need chunk x G x 4 bytes there (default: 96 MiB in all). ``progress(done, total)`` is called after each chunk.
@@ -84,10 +91,13 @@ def evaluate_retrieval(
     query_tags, gallery_tags, policy = camera_tags(query_cameras, gallery_cameras, cameras)
     relevance = Relevance(*shared_codes(query_ids, gallery_ids, names), query_tags, gallery_tags)
     with exact_float32(queries.device):
-        positions = match_positions(queries, items, relevance, chunk, progress)
+        if reranking is None:
+            positions = match_positions(product_chunks(queries, items, chunk), items.lengths, relevance, progress)
+        else:
+            positions = match_positions(reranked_chunks(queries, items, reranking, chunk), None, relevance, progress)
     if not positions.counts.any():
         raise ValueError(_no_match(relevance, query_tags, gallery_tags))
-    return _score(positions, ranks, convention, policy, len(items))
+    return _score(positions, ranks, convention, policy, len(items), reranking)
 
 
 def camera_tags(
@@ -126,7 +136,12 @@ def mean_per_query(values: Floats, positions: Positions) -> Floats:
 
 
 def _score(
-    positions: Positions, ranks: Sequence[int], convention: Convention, policy: str, num_gallery: int
+    positions: Positions,
+    ranks: Sequence[int],
+    convention: Convention,
+    policy: str,
+    num_gallery: int,
+    reranking: Reranking | None,
 ) -> RetrievalResult:
     counts, valid = positions.counts, positions.counts > 0
     denominator = len(valid) if convention == "market1501" else int(valid.sum())
@@ -143,6 +158,7 @@ def _score(
         num_gallery=num_gallery,
         convention=convention,
         camera_policy=policy,
+        reranking=reranking,
         valid=valid,
         ap=ap,
         inp=inp,

@@ -71,7 +71,7 @@ def compare(
             `bootstrap_interval`.
     """
     _check(confidence, resamples)
-    for name in ("num_queries", "num_gallery", "convention", "camera_policy"):
+    for name in ("num_queries", "num_gallery", "convention", "camera_policy", "reranking"):
         if getattr(a, name) != getattr(b, name):
             raise ValueError(f"a and b cannot be compared: {name} is {getattr(a, name)} and {getattr(b, name)}")
     if not np.array_equal(a.valid, b.valid):

@@ -1,0 +1,205 @@
+"""k-reciprocal re-ranking, sparse: memory is (Q + G) x k, never (Q + G) x (Q + G)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from reid_cckd.evaluation.neighbours import best_of
+from reid_cckd.evaluation.ranking import chunk_size, product_chunks
+from reid_cckd.evaluation.rows import BLOCK, Rows
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float32]
+
+_BLOCK = 512  # rows whose neighbourhoods are worked out together
+
+
+@dataclass(frozen=True)
+class Reranking:
+    """Neighbours that define a neighbourhood, neighbours averaged over, and the weight of the original distance.
+
+    Raises:
+        ValueError: a neighbour count below 1, or a weight outside [0, 1].
+    """
+
+    k1: int = 20
+    k2: int = 6
+    weight: float = 0.3
+
+    def __post_init__(self) -> None:
+        if min(self.k1, self.k2) < 1 or not 0 <= self.weight <= 1:
+            raise ValueError(f"k1 and k2 must be at least 1 and weight in [0, 1], is {self}")
+
+
+@dataclass(frozen=True)
+class _Sparse:
+    """Rows of a sparse matrix: row i holds ``values[bounds[i]:bounds[i + 1]]`` at those ``columns``, ascending."""
+
+    bounds: Ints
+    columns: Ints
+    values: Floats
+
+    @classmethod
+    def of(cls, rows: Ints, columns: Ints, values: Floats, count: int) -> _Sparse:
+        """From entries sorted by row and column."""
+        return cls(np.searchsorted(rows, np.arange(count + 1)), columns, values)
+
+    def entries(self, rows: Ints) -> tuple[Ints, Ints]:
+        """(which of ``rows``, place of the entry) of all entries of these rows, in turn."""
+        counts = self.bounds[rows + 1] - self.bounds[rows]
+        owners = np.repeat(np.arange(len(rows)), counts)
+        within = np.arange(len(owners)) - np.repeat(np.cumsum(counts) - counts, counts)
+        return owners, self.bounds[rows][owners] + within
+
+    def transposed(self, rows: slice, columns: int) -> _Sparse:
+        """The transpose of these rows; its columns count from ``rows.start``."""
+        own = slice(self.bounds[rows.start], self.bounds[rows.stop])
+        owners = np.repeat(np.arange(rows.stop - rows.start), np.diff(self.bounds[rows.start : rows.stop + 1]))
+        order = np.argsort(self.columns[own], kind="stable")
+        return _Sparse.of(self.columns[own][order], owners[order], self.values[own][order], columns)
+
+
+def reranked_chunks(
+    query: Rows, gallery: Rows, options: Reranking, chunk: int | None = None
+) -> Iterator[tuple[int, Tensor]]:
+    """(first query, (chunk, G) scores on the CPU, higher is closer) in turn, as `product_chunks` gives products.
+
+    A score is minus the weighted sum of the Jaccard distance of neighbourhoods and the squared Euclidean distance of
+    unit rows, the latter divided by its largest value in the query's row over queries and gallery.
+
+    Source: Zhong et al., Re-ranking Person Re-identification with k-reciprocal Encoding, CVPR 2017, eq. 12.
+    """
+    everything = _Both(query, gallery)
+    nearest, farthest = _neighbours(everything, options.k1)
+    features = _average(_encode(everything, nearest, farthest, options.k1), nearest[:, : options.k2])
+    columns = features.transposed(slice(len(query), len(everything)), len(everything))
+    for start, products in product_chunks(query, gallery, chunk):
+        scores = products.div_(gallery.lengths).cpu().numpy()
+        scores -= 1  # minus half the squared distance
+        scores *= 2 * options.weight / farthest[start : start + len(scores), None]
+        scores -= 1 - options.weight
+        for row in range(len(scores)):
+            items, common = _overlap(features, columns, start + row, len(gallery))
+            scores[row, items] += (1 - options.weight) * (common / (2 - common))
+        yield start, torch.from_numpy(scores)
+
+
+class _Both:
+    """Queries and gallery as one set of unit rows, left where they are."""
+
+    def __init__(self, query: Rows, gallery: Rows) -> None:
+        self.query, self.gallery = query, gallery
+
+    def __len__(self) -> int:
+        return len(self.query) + len(self.gallery)
+
+    def take(self, index: Ints) -> Tensor:
+        """Unit rows by number."""
+        rows = torch.empty(len(index), self.query.width, device=self.query.device)
+        is_query = index < len(self.query)
+        for part, numbers, mask in (
+            (self.query, index[is_query], is_query),
+            (self.gallery, index[~is_query] - len(self.query), ~is_query),
+        ):
+            places = torch.from_numpy(numbers)
+            raw = part.values[places.to(part.values.device)].to(part.device, torch.float32)
+            rows[torch.from_numpy(mask).to(rows.device)] = raw / part.lengths[places.to(part.device), None]
+        return rows
+
+    def similarities(self) -> Iterator[Tensor]:
+        """(chunk, Q + G) cosine similarities of all rows to all rows, in turn."""
+        size = chunk_size(len(self))
+        for part in (self.query, self.gallery):
+            for start in range(0, len(part), size):
+                rows = part.unit(start, start + size)
+                scores = torch.empty(len(rows), len(self), device=rows.device)
+                for other, at in ((self.query, 0), (self.gallery, len(self.query))):
+                    for first in range(0, len(other), BLOCK):
+                        items = other.raw(first, first + BLOCK)
+                        torch.mm(rows, items.T, out=scores[:, at + first : at + first + len(items)])
+                    scores[:, at : at + len(other)] /= other.lengths
+                yield scores
+
+
+def _neighbours(everything: _Both, k1: int) -> tuple[Ints, Floats]:
+    """The k1 + 1 nearest of each row, itself among them, and the largest squared distance of each row."""
+    nearest, least = [], []
+    for scores in everything.similarities():
+        nearest.append(best_of(scores, min(k1 + 1, len(everything)))[0])
+        least.append(scores.min(dim=1).values.cpu().numpy())
+    farthest = 2 - 2 * np.concatenate(least)
+    return np.concatenate(nearest), np.maximum(farthest, np.float32(1e-12))
+
+
+def _reciprocal(nearest: Ints, k: int) -> NDArray[np.bool_]:
+    """(N, k) whether row i is also among the k nearest of its own neighbour."""
+    parts = []
+    for start in range(0, len(nearest), _BLOCK):
+        rows = np.arange(start, min(start + _BLOCK, len(nearest)))
+        parts.append((nearest[nearest[rows, :k], :k] == rows[:, None, None]).any(axis=2))
+    return np.concatenate(parts)
+
+
+def _encode(everything: _Both, nearest: Ints, farthest: Floats, k1: int) -> _Sparse:
+    """Each row's expanded set of k-reciprocal neighbours, weighted by closeness to a sum of 1."""
+    half = min(int(np.around(k1 / 2)) + 1, nearest.shape[1])
+    mutual, close = _reciprocal(nearest, nearest.shape[1]), _reciprocal(nearest, half)
+    rows, columns, values = [], [], []
+    for start in range(0, len(nearest), _BLOCK):
+        block = slice(start, min(start + _BLOCK, len(nearest)))
+        own, member = _expand(nearest, mutual, close, block, half)
+        similarity = (everything.take(own + start) * everything.take(member)).sum(dim=1).cpu().numpy()
+        closeness = np.exp(-(2 - 2 * similarity) / farthest[own + start])
+        total = np.bincount(own, weights=closeness, minlength=block.stop - start)
+        rows.append(own + start)
+        columns.append(member)
+        values.append((closeness / total[own]).astype(np.float32))
+    return _Sparse.of(np.concatenate(rows), np.concatenate(columns), np.concatenate(values), len(nearest))
+
+
+def _expand(
+    nearest: Ints, mutual: NDArray[np.bool_], close: NDArray[np.bool_], block: slice, half: int
+) -> tuple[Ints, Ints]:
+    """(row of the block, member) pairs, sorted: reciprocal neighbours, and theirs where two thirds are shared."""
+    members = np.where(mutual[block], nearest[block], -1)  # (B, k)
+    candidates = np.where(close[members], nearest[members, :half], -2)  # (B, k, half); -2 matches nothing
+    candidates[members < 0] = -2
+    shared = (candidates[..., None] == members[:, None, None, :]).any(axis=3).sum(axis=2)
+    accepted = shared > 2 / 3 * (candidates >= 0).sum(axis=2)
+    candidates[~accepted] = -2
+    together = np.concatenate([members, candidates.reshape(len(members), -1)], axis=1)
+    rows, places = np.nonzero(together >= 0)
+    pairs = np.unique(rows * np.int64(len(nearest)) + together[rows, places])
+    return np.divmod(pairs, len(nearest))
+
+
+def _average(features: _Sparse, nearest: Ints) -> _Sparse:
+    """Local query expansion: each row becomes the mean of its nearest rows."""
+    count, k2 = nearest.shape
+    rows, columns, values = [], [], []
+    for start in range(0, count, _BLOCK):
+        block = nearest[start : start + _BLOCK]
+        owners, places = features.entries(block.reshape(-1))
+        keys = (owners // k2) * np.int64(count) + features.columns[places]
+        pairs, inverse = np.unique(keys, return_inverse=True)
+        own, member = np.divmod(pairs, count)
+        rows.append(own + start)
+        columns.append(member)
+        values.append((np.bincount(inverse, weights=features.values[places]) / k2).astype(np.float32))
+    return _Sparse.of(np.concatenate(rows), np.concatenate(columns), np.concatenate(values), count)
+
+
+def _overlap(features: _Sparse, columns: _Sparse, row: int, items: int) -> tuple[Ints, Floats]:
+    """Gallery items that share a neighbour with a row, and the sum over neighbours of the smaller weight."""
+    own = slice(features.bounds[row], features.bounds[row + 1])
+    owners, places = columns.entries(features.columns[own])
+    smaller = np.minimum(features.values[own][owners], columns.values[places])
+    sums = np.bincount(columns.columns[places], weights=smaller, minlength=items)
+    found = np.flatnonzero(sums)
+    return found, sums[found].astype(np.float32)
