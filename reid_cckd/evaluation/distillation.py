@@ -30,10 +30,10 @@ class DistillationResult:
 
     def summary(self) -> list[dict[str, Any]]:
         """One row per search, ready for a table or JSON."""
-        searches = [("teacher", self.teacher, 1.0), ("student", self.student, self.retention)]
-        if self.across is not None:
-            searches.append(("student in the teacher's gallery", self.across, self.retention_across))
-        return [{"search": name, **result.summary(), "retention": kept} for name, result, kept in searches]
+        searches = {"teacher": self.teacher, "student": self.student, "student in the teacher's gallery": self.across}
+        found = {name: result for name, result in searches.items() if result is not None}
+        top = self.teacher.mean_ap
+        return [{"search": name, **r.summary(), "retention": r.mean_ap / top} for name, r in found.items()]
 
 
 def evaluate_distillation(

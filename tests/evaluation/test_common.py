@@ -1,0 +1,83 @@
+"""What every evaluator must do; a new one that is not listed here fails the first test."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from reid_cckd import evaluation
+
+RNG = np.random.default_rng(0)
+ROWS = RNG.standard_normal((24, 6)).astype(np.float32)
+IDS = np.arange(24) % 4
+SAME = np.arange(24) % 2 == 0
+
+# name -> call with rows of embeddings in the place where bad ones are put
+CALLS = {
+    "evaluate_retrieval": lambda rows: evaluation.evaluate_retrieval(ROWS, rows, IDS, IDS),
+    "evaluate_single_shot": lambda rows: evaluation.evaluate_single_shot(ROWS, rows, IDS, IDS),
+    "evaluate_recall": lambda rows: evaluation.evaluate_recall(rows, IDS),
+    "evaluate_distillation": lambda rows: evaluation.evaluate_distillation(ROWS, ROWS, ROWS, rows, IDS, IDS),
+    "evaluate_identification": lambda rows: evaluation.evaluate_identification(ROWS, IDS, rows, scales=(24,)),
+    "evaluate_verification": lambda rows: evaluation.evaluate_verification(ROWS, rows, SAME),
+    "evaluate_classification": lambda rows: evaluation.evaluate_classification(rows, IDS),
+    "rank_gallery": lambda rows: evaluation.rank_gallery(ROWS, rows, 3),
+    "expand_queries": lambda rows: evaluation.expand_queries(ROWS, rows),
+    "pool_queries": lambda rows: evaluation.pool_queries(rows, IDS, IDS),
+}
+RESULTS = [name for name in CALLS if name.startswith("evaluate_")]
+
+
+def bad_row(value):
+    rows = ROWS.copy()
+    rows[13] = value
+    return rows
+
+
+def test_none_is_left_out():
+    without_embeddings = {"bootstrap_interval", "compare"}
+    functions = {name for name in evaluation.__all__ if name.islower()}
+    assert functions == set(CALLS) | without_embeddings
+
+
+@pytest.mark.parametrize("name", CALLS)
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_row_that_is_not_finite_is_named(name, value):
+    with pytest.raises(ValueError, match="row 13 is not finite"):
+        CALLS[name](bad_row(value))
+
+
+@pytest.mark.parametrize("name", [name for name in CALLS if name != "evaluate_classification"])
+def test_a_row_without_direction_is_named(name):
+    with pytest.raises(ValueError, match="row 13 is a zero vector"):
+        CALLS[name](bad_row(0))
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_rows_without_columns_or_of_whole_numbers_are_refused(name):
+    with pytest.raises(ValueError, match="at least one column"):
+        CALLS[name](ROWS[:, :0])
+    with pytest.raises(TypeError, match="floating point"):
+        CALLS[name](ROWS.astype(int))
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_inputs_are_left_as_they_were(name):
+    rows = ROWS.copy()
+    rows.flags.writeable = False
+    CALLS[name](rows)
+
+
+@pytest.mark.parametrize("name", RESULTS)
+def test_results_are_frozen_and_repeatable(name):
+    first, second = CALLS[name](ROWS), CALLS[name](ROWS)
+    assert str(first) == str(second)
+    with pytest.raises(AttributeError):
+        first.anything = 1
+
+
+def test_needs_numpy_and_torch_only():
+    blocked = ["timm", "pytorch_metric_learning", "albumentations", "matplotlib", "sklearn", "faiss", "scipy", "PIL"]
+    code = f"import sys; sys.modules.update(dict.fromkeys({blocked}))\nimport reid_cckd.evaluation"
+    subprocess.run([sys.executable, "-c", code], check=True)
