@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,21 +61,24 @@ class BatchStream:
     def _draw(self, classes: Ints, visits: Ints) -> NDArray[np.integer]:
         """The images of visits of classes, one row each."""
         cycles, turns = np.divmod(visits, self.deal.visits[classes])
+        images: NDArray[np.integer] = self._rows[self._first_row[classes] + turns]
+        new = np.flatnonzero(self._cycle_held[classes] != cycles)
+        if len(new):
+            images[new] = self._draw_new(classes[new], cycles[new], turns[new])
+        return images
+
+    def _draw_new(self, classes: Ints, cycles: Ints, turns: Ints) -> NDArray[np.integer]:
+        """The same for cycles that are not held; some at a time, to bound the working memory."""
         span = int(cycles.max()) + 1
         pairs, pair = np.unique(classes * span + cycles, return_inverse=True)
         pair_class, pair_cycle = np.divmod(pairs, span)
-        held = self._cycle_held[pair_class] == pair_cycle
         images = np.empty((len(classes), self._rows.shape[1]), self._rows.dtype)
-        known = held[pair]
-        images[known] = self._rows[(self._first_row[classes] + turns)[known]]
-        first_row = np.full(len(pairs), -1)
-        for some in _split(np.flatnonzero(~held), self._cards[pair_class]):
+        for some in _split(self._cards[pair_class]):
             rows = deal_out(self.deal, pair_class[some], pair_cycle[some])
-            first_row[:] = -1
-            first_row[some] = np.cumsum(self.deal.visits[pair_class[some]]) - self.deal.visits[pair_class[some]]
-            mine = np.flatnonzero(first_row[pair] >= 0)
-            images[mine] = rows[first_row[pair[mine]] + turns[mine]]
-            self._hold(pair_class[some], pair_cycle[some], first_row[some], rows)
+            first_row = np.cumsum(self.deal.visits[pair_class[some]]) - self.deal.visits[pair_class[some]]
+            mine = np.flatnonzero((some.start <= pair) & (pair < some.stop))
+            images[mine] = rows[first_row[pair[mine] - some.start] + turns[mine]]
+            self._hold(pair_class[some], pair_cycle[some], first_row, rows)
         return images
 
     def _hold(self, classes: Ints, cycles: Ints, first_row: Ints, rows: NDArray[np.integer]) -> None:
@@ -85,9 +89,8 @@ class BatchStream:
         self._cycle_held[classes] = cycles[last]
 
 
-def _split(items: Ints, costs: Ints) -> list[Ints]:
-    """Consecutive parts of ``items`` that cost about `_CARDS_AT_ONCE` each."""
-    if len(items) == 0:
-        return []
-    part = np.cumsum(costs[items]) // _CARDS_AT_ONCE
-    return np.split(items, np.flatnonzero(part[1:] != part[:-1]) + 1)
+def _split(costs: Ints) -> list[slice]:
+    """Consecutive parts that cost about `_CARDS_AT_ONCE` each."""
+    part = np.cumsum(costs) // _CARDS_AT_ONCE
+    ends = [0, *(np.flatnonzero(part[1:] != part[:-1]) + 1).tolist(), len(costs)]
+    return [slice(start, stop) for start, stop in pairwise(ends)]
