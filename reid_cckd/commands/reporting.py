@@ -38,6 +38,12 @@ def counts_table(manifest: Manifest) -> str:
     return format_table([{"role": role, **values} for role, values in counts(manifest).items()])
 
 
+def print_balance(shares: Sequence[Mapping[str, Any]]) -> None:
+    """Who pulls how hard on the student: what to look at when choosing a weight."""
+    headings = {key: key.replace("_", " ") for key in shares[0]}
+    print(format_table(shares, headings, percent=["loss_share", "gradient_share"]), flush=True)
+
+
 def print_scores(name: str, values: Mapping[str, float]) -> None:
     """One line of an evaluation, in percent."""
     print(f"{name}: " + "  ".join(f"{key} {100 * value:.2f} %" for key, value in values.items()), flush=True)

@@ -11,7 +11,7 @@ import torch
 from reid_cckd import build
 from reid_cckd.assess import Judge
 from reid_cckd.commands.console import make_parser, run
-from reid_cckd.commands.reporting import counts_table, print_scores, report_run
+from reid_cckd.commands.reporting import counts_table, print_balance, print_scores, report_run
 from reid_cckd.config import Config, dump_config, load_config, to_dict
 from reid_cckd.engine import Trainer, pick_device
 from reid_cckd.errors import ConfigError
@@ -39,15 +39,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = make_parser("train", "Train what a YAML file describes; key=value arguments win over the file.", EXAMPLES)
     parser.add_argument("config", type=Path, help="a YAML file, such as those in configs/")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="for example optim.lr=1e-3")
+    parser.add_argument(
+        "--balance", action="store_true", help="print each term's share of loss and gradient, every epoch"
+    )
     parser.add_argument("--resume", action="store_true", help="continue from the run's last checkpoint, if it has one")
     return run(_command, parser, argv)
 
 
 def _command(arguments: argparse.Namespace) -> None:
-    train(load_config(arguments.config, arguments.overrides), resume=arguments.resume)
+    train(load_config(arguments.config, arguments.overrides), resume=arguments.resume, balance=arguments.balance)
 
 
-def train(config: Config, resume: bool = False) -> Path:
+def train(config: Config, resume: bool = False, balance: bool = False) -> Path:
     """Run a configuration to its end and return its folder, with checkpoints, log, curves and report in it.
 
     Raises:
@@ -61,6 +64,7 @@ def train(config: Config, resume: bool = False) -> Path:
         _check_same(config, load_config(folder / "config.yaml"), folder)
     _write_config(config, folder)
     trainer, judge = _prepare(config)
+    trainer.show_balance = print_balance if balance else None
     if last.exists():
         trainer.resume(last)
         print(f"Resumed {last} at epoch {trainer.position.epoch + 1}, step {trainer.position.step}.")

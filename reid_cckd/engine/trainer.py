@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -38,6 +38,20 @@ class TrainingData(Protocol):
         """The path of an image, for messages."""
 
 
+class TrainingObjective(Protocol):
+    """A module (`Objective`) that sums weighted terms and can say how much each one pulls."""
+
+    def __call__(
+        self, student: Output, labels: Tensor, teacher: Output | None, *, progress: float, index: Tensor
+    ) -> dict[str, Tensor]: ...
+    def balance(
+        self, student: Output, labels: Tensor, teacher: Output | None, progress: float, index: Tensor
+    ) -> Sequence[Any]: ...
+    def train(self, mode: bool = True) -> Any: ...
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state_dict: dict[str, Any]) -> Any: ...
+
+
 @dataclass
 class Position:
     """How far a run has come: ``batch`` of ``epoch`` is next, ``step`` updates are done."""
@@ -59,7 +73,7 @@ class Trainer:
 
     folder: Path
     student: nn.Module
-    objective: nn.Module
+    objective: TrainingObjective
     data: TrainingData
     optimizer: Optimizer
     schedule: Scheduler
@@ -73,6 +87,7 @@ class Trainer:
     clip_norm: float | None = None
     evaluate_every: int = 1
     checkpoint_every: int = 500
+    show_balance: Callable[[list[dict[str, Any]]], None] | None = None
     position: Position = field(default_factory=Position)
 
     def __post_init__(self) -> None:
@@ -148,6 +163,8 @@ class Trainer:
         with self.precision():
             student = self.student(batch.images)
         terms = self._terms(student, teacher, batch, progress=step / total)
+        if self.position.batch == 0:
+            self._log_balance(student, teacher, batch, progress=step / total)
         loss = terms["loss"]
         values = {name: float(value.detach()) for name, value in terms.items()}
         if not all(math.isfinite(value) for value in values.values()):
@@ -172,6 +189,14 @@ class Trainer:
                 raise
             raise self._not_finite({"embedding": math.nan}, batch) from error
         return terms
+
+    def _log_balance(self, student: Output, teacher: Output | None, batch: Batch, progress: float) -> None:
+        """Each term's share of the loss and of the gradient, on the first batch of every epoch."""
+        shares = self.objective.balance(student, batch.labels, teacher, progress, batch.index)
+        place = {"epoch": self.position.epoch + 1, "step": self.position.step + 1}
+        self.log.append({**place, "balance": {share.term: asdict(share) for share in shares}})
+        if self.show_balance is not None:
+            self.show_balance([asdict(share) for share in shares])
 
     def _ask_teacher(self, images: Tensor) -> Output:
         assert self.teacher is not None

@@ -126,19 +126,21 @@ class Objective(nn.Module):
         The gradient is that of the weighted term on the student's embedding (through the neck and the head, as they
         are part of the graph), its norm over the whole batch; shares add up to 1.
         """
-        weights = self.weights(progress)
+        weights, was_training = self.weights(progress), self.training
+        self.eval()  # losses with a memory look without remembering
         values = {term.name: _value(term, student, labels, teacher, index) for term in self.terms}
+        self.train(was_training)
         weighted = {name: weights[name] * value for name, value in values.items()}
         norms = {name: _gradient_norm(value, student) for name, value in weighted.items()}
-        losses, pulls = sum(abs(float(value)) for value in weighted.values()), sum(norms.values())
+        sizes = {name: abs(float(value.detach())) for name, value in weighted.items()}
         return [
             Share(
                 name,
-                float(values[name]),
+                float(values[name].detach()),
                 weights[name],
-                abs(float(weighted[name])) / losses if losses else 0.0,
+                _part(sizes[name], sizes),
                 norms[name],
-                norms[name] / pulls if pulls else 0.0,
+                _part(norms[name], norms),
             )
             for name in values
         ]
@@ -164,6 +166,11 @@ def _stage(output: Output, term: Term, whose: str) -> Tensor:
     if rows is None:
         raise ValueError(f"term {term.name!r} needs the {whose}'s {term.on}, which it does not have")
     return at_least_float32(rows)
+
+
+def _part(value: float, everything: dict[str, float]) -> float:
+    total = sum(everything.values())
+    return value / total if total else 0.0
 
 
 def _gradient_norm(value: Tensor, student: Output) -> float:
