@@ -5,21 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from torch.utils.data import Sampler
+from torch.utils.data import BatchSampler
 
 from reid_cckd.samplers.checks import at_least
 from reid_cckd.samplers.stream import BatchStream
 
 
-class StreamSampler(Sampler[list[int]]):
+class StreamSampler(BatchSampler):
     """A batch sampler whose batches are a pure function of their number in an endless stream.
 
     With W ranks an epoch is ``batches_per_epoch // W`` steps; step b of epoch e of rank r takes the batch number
     ``(e * steps + b) * W + r``. So ranks are disjoint and equally long, and together they see the same stream for
     any number of ranks. The epoch changes by `set_epoch` only.
-    """
 
-    drop_last = True  # every batch is full; accelerate asks
+    It is a torch ``BatchSampler`` because pytorch-metric-learning, accelerate and Lightning ask for one, and its
+    ``sampler`` is itself because there Lightning and accelerate look for the ``set_epoch`` that they call.
+    """
 
     def __init__(
         self, stream: BatchStream, facts: Mapping[str, Any], batches_per_epoch: int | None, rank: int, world_size: int
@@ -29,6 +30,7 @@ class StreamSampler(Sampler[list[int]]):
             raise ValueError(f"rank {rank} is not below world_size {world_size}")
         if batches_per_epoch is not None:
             at_least(batches_per_epoch, 1, "batches_per_epoch")
+        super().__init__(self, stream.batch_size, drop_last=True)  # type: ignore[arg-type]
         self.rank, self.world_size = rank, world_size
         self._batches_wanted = batches_per_epoch
         self._epoch = 0
@@ -45,19 +47,9 @@ class StreamSampler(Sampler[list[int]]):
         self._steps = batches // self.world_size
 
     @property
-    def batch_size(self) -> int:
-        """Images in each batch of one rank."""
-        return self._stream.batch_size
-
-    @property
     def epoch(self) -> int:
         """The epoch that the next iteration yields."""
         return self._epoch
-
-    @property
-    def sampler(self) -> StreamSampler:
-        """Itself: Lightning looks here for the ``set_epoch`` that it calls."""
-        return self
 
     def __len__(self) -> int:
         """Batches of an epoch for this rank."""
