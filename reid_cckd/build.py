@@ -16,7 +16,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from reid_cckd import config as configuration
-from reid_cckd.config import Config, did_you_mean
+from reid_cckd.config import Config, hint
 from reid_cckd.data import LAYOUTS, ImageDataset, Manifest, build_augment, collate, limit_threads
 from reid_cckd.engine import (
     Feed,
@@ -68,7 +68,7 @@ def read_manifest(data: configuration.Data) -> Manifest:
         ConfigError: no layout of that name. DataError: the files on disk are not what the layout expects.
     """
     if data.dataset not in LAYOUTS:
-        raise ConfigError(f"data.dataset: no layout {data.dataset!r}{did_you_mean(data.dataset, LAYOUTS)}")
+        raise ConfigError(f"data.dataset: no layout {data.dataset!r}.{hint(data.dataset, LAYOUTS)}")
     options = {"use_val": data.use_val} if data.dataset == "msmt17" else {}
     return LAYOUTS[data.dataset](Path(data.root), **options)
 
@@ -276,8 +276,8 @@ def _term(position: int, term: configuration.Term) -> Term:
         loss = make(**term.options)
         miner = None if term.miner is None else pml_miner(term.miner, **term.miner_options)
     except (ValueError, TypeError) as error:
-        known = did_you_mean(term.loss, LOSSES) if term.loss not in LOSSES else ""
-        raise ConfigError(f"{key} ({term.name}): {error}{known}") from error
+        ours = "" if term.loss in LOSSES else f" Losses of this toolkit: {', '.join(sorted(LOSSES))}."
+        raise ConfigError(f"{key} ({term.name}): {error}{ours}") from error
     learns = term.loss in LOSSES and term.loss != "cross_entropy"
     return Term(term.name, loss, _weight(term.weight), term.on, miner, needs_teacher=learns)
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 class UserError(Exception):
     """What was wrong, where, what was expected and what to do, in one paragraph."""
@@ -17,3 +20,10 @@ class DataError(UserError):
 
 class CheckpointError(UserError):
     """A checkpoint that is damaged or belongs to something else."""
+
+
+def did_you_mean(wanted: str, names: Iterable[str]) -> str:
+    """``" Did you mean 'x'?"`` for the name nearest to ``wanted``, whatever its case, or nothing."""
+    folded = {name.rstrip("/").lower(): name for name in names}
+    close = difflib.get_close_matches(wanted.lower(), folded, n=1, cutoff=0.6)
+    return f" Did you mean {folded[close[0]]!r}?" if close else ""

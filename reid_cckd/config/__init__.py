@@ -26,7 +26,7 @@ from reid_cckd.config.schema import (
     Term,
     Train,
 )
-from reid_cckd.config.tree import Fault, Node, did_you_mean, parse_tree, read_tree
+from reid_cckd.config.tree import Fault, Node, hint, parse_tree, read_tree
 from reid_cckd.errors import ConfigError
 
 __all__ = [
@@ -44,8 +44,8 @@ __all__ = [
     "Term",
     "Train",
     "config_from_dict",
-    "did_you_mean",
     "dump_config",
+    "hint",
     "load_config",
     "to_dict",
 ]

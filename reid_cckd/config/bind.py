@@ -7,7 +7,8 @@ import types
 import typing
 from typing import Any, Literal, Union
 
-from reid_cckd.config.tree import Fault, Node, did_you_mean, is_finite_number, join, plain
+from reid_cckd.config.tree import Fault, Node, hint, is_finite_number, join, plain
+from reid_cckd.errors import did_you_mean
 
 _MISFIT = object()  # stands in for a value that could not be bound; its fault is recorded
 
@@ -32,7 +33,7 @@ def _bind_section(node: Node, kind: Any, key: str, faults: list[Fault]) -> Any:
     kinds, fields = typing.get_type_hints(kind), _fields(kind)
     for name, child in node.value.items():
         if name not in fields:
-            faults.append(Fault(child.where, join(key, name), f"unknown key{did_you_mean(name, fields)}"))
+            faults.append(Fault(child.where, join(key, name), f"unknown key.{hint(name, fields)}"))
     written = [name for name in fields if name in node.value]
     values = {name: bind(node.value[name], kinds[name], join(key, name), faults) for name in written}
     missing = [name for name, one in fields.items() if name not in values and _is_required(one)]
@@ -68,8 +69,8 @@ def _looks_like(value: Any, kind: Any) -> bool:
 def _bind_literal(node: Node, choices: tuple[Any, ...], key: str, faults: list[Fault]) -> Any:
     if isinstance(node.value, str | int) and node.value in choices and not isinstance(node.value, bool):
         return node.value
-    hint = did_you_mean(node.value, choices) if isinstance(node.value, str) else ""
-    return _misfit(node, key, f"expected one of {', '.join(map(str, choices))}", faults, hint)
+    meant = did_you_mean(node.value, choices) if isinstance(node.value, str) else ""
+    return _misfit(node, key, f"expected one of {', '.join(map(str, choices))}", faults, meant)
 
 
 def _bind_tuple(node: Node, kinds: tuple[Any, ...], key: str, faults: list[Fault]) -> Any:
@@ -92,10 +93,10 @@ def _bind_plain(node: Node, kind: Any, key: str, faults: list[Fault]) -> Any:
     return _misfit(node, key, f"expected {_describe(kind)}", faults)
 
 
-def _misfit(node: Node, key: str, expected: str, faults: list[Fault], hint: str = "") -> Any:
+def _misfit(node: Node, key: str, expected: str, faults: list[Fault], meant: str = "") -> Any:
     shown = repr(plain(node))
     shown = shown if len(shown) <= 60 else shown[:57] + "..."
-    faults.append(Fault(node.where, key, f"{expected}, found {shown}{hint}"))
+    faults.append(Fault(node.where, key, f"{expected}, found {shown}.{meant}"))
     return _MISFIT
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 from collections.abc import Iterable
@@ -12,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from reid_cckd.errors import ConfigError
+from reid_cckd.errors import ConfigError, did_you_mean
 
 
 @dataclass(frozen=True)
@@ -125,13 +124,11 @@ def join(prefix: str, name: str) -> str:
     return f"{prefix}.{name}" if prefix else name
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """` Did you mean 'x'?`, or the names there are when none is near and they are few."""
+def hint(word: str, known: Iterable[str]) -> str:
+    """The name that was probably meant, or the names there are when they are few."""
     names = sorted(known)
-    near = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
-    if near:
-        return f"; did you mean {near[0]!r}?"
-    return f"; known: {', '.join(names)}" if 0 < len(names) <= 16 else ""
+    listing = f" Known: {', '.join(names)}." if 0 < len(names) <= 16 else ""
+    return did_you_mean(word, names) or listing
 
 
 def is_finite_number(value: Any) -> bool:
@@ -144,7 +141,6 @@ def _near(path: Path) -> str:
     if not folder.is_dir():
         return f" The folder {folder} does not exist."
     names = sorted(entry.name for entry in folder.iterdir() if entry.suffix in {".yaml", ".yml"})
-    near = difflib.get_close_matches(path.name, names, n=1)
-    if near:
-        return f" Did you mean {folder / near[0]}?"
+    if meant := did_you_mean(path.name, names):
+        return meant
     return f" YAML files there: {', '.join(names[:10])}." if names else f" {folder} holds no YAML file."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
 import os
@@ -15,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from reid_cckd.errors import ConfigError
+from reid_cckd.errors import ConfigError, did_you_mean
 
 Spec = str | Sequence[str | Mapping[str, Any]]
 Pixels = NDArray[np.uint8]
@@ -123,12 +122,12 @@ def _transform(library: ModuleType, entry: str | Mapping[str, Any], size: tuple[
     if factory is None:
         names = [*_known(library), *PRESETS]
         raise ConfigError(
-            f"augment: {name!r} is neither an albumentations transform nor a preset.{_nearest(name, names)}"
+            f"augment: {name!r} is neither an albumentations transform nor a preset.{did_you_mean(name, names)}"
         )
     accepted = [key for key in inspect.signature(factory).parameters if key != "strict"]
     for key in arguments:
         if key not in accepted:
-            hint = _nearest(key, accepted)
+            hint = did_you_mean(key, accepted)
             raise ConfigError(f"augment: {name} has no argument {key!r}.{hint} It accepts {', '.join(accepted)}.")
     if "transforms" in arguments:
         arguments["transforms"] = _transforms(library, arguments["transforms"], size)
@@ -156,12 +155,6 @@ def _known(library: ModuleType) -> dict[str, Any]:
     kinds = (library.BasicTransform, library.BaseCompose)
     members = inspect.getmembers(library, inspect.isclass)
     return {name: member for name, member in members if issubclass(member, kinds) and member not in kinds}
-
-
-def _nearest(name: str, names: Sequence[str]) -> str:
-    folded = {known.lower(): known for known in names}
-    close = difflib.get_close_matches(name.lower(), folded, n=1)
-    return f" Did you mean {folded[close[0]]!r}?" if close else ""
 
 
 def _check_result(augment: Augment, size: tuple[int, int]) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from reid_cckd.errors import DataError
+from reid_cckd.errors import DataError, did_you_mean
 
 SHOWN = 10  # names listed in a message: enough to recognise a folder, few enough to read
 
@@ -70,13 +69,6 @@ def describe(folder: Path) -> str:
         return f"{folder}, which is empty"
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return f"{folder}, which holds {', '.join(names[:SHOWN])}{more}"
-
-
-def did_you_mean(wanted: str, names: Iterable[str]) -> str:
-    """``" Did you mean 'x'?"`` for the name nearest to ``wanted``, or nothing."""
-    folded = {name.rstrip("/").lower(): name for name in names}
-    close = difflib.get_close_matches(wanted.lower(), folded, n=1, cutoff=0.6)
-    return f" Did you mean '{folded[close[0]]}'?" if close else ""
 
 
 def _not_found(base: Path, homes: Sequence[str], trees: Sequence[Tree], title: str) -> str:

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-from reid_cckd.data.folders import SHOWN, Listing, Tree, describe, did_you_mean, find_tree
+from reid_cckd.data.folders import SHOWN, Listing, Tree, describe, find_tree
 from reid_cckd.data.manifest import ROLES, Manifest, concatenate
-from reid_cckd.errors import DataError
+from reid_cckd.errors import DataError, did_you_mean
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
 PERSON_CAMERA = re.compile(r"(-?\d+)_c(\d+)")  # 0002_c1s1_000451_03.jpg, VeRi's 0002_c002_00030600_0.jpg

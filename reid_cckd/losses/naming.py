@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from types import ModuleType
 from typing import Any
 
 from pytorch_metric_learning import losses, miners
 from torch import nn
+
+from reid_cckd.errors import did_you_mean
 
 
 def pml_loss(name: str, **options: Any) -> nn.Module:
@@ -32,10 +33,7 @@ def pml_miner(name: str, **options: Any) -> nn.Module:
 def _make(module: ModuleType, kind: str, name: str, options: dict[str, Any]) -> nn.Module:
     known = [key for key, value in vars(module).items() if inspect.isclass(value) and not key.startswith("Base")]
     if name not in known:
-        near = difflib.get_close_matches(name, known, n=1)
-        raise ValueError(
-            f"pytorch-metric-learning has no {kind} {name!r}" + (f"; did you mean {near[0]!r}?" if near else "")
-        )
+        raise ValueError(f"pytorch-metric-learning has no {kind} {name!r}.{did_you_mean(name, known)}")
     try:
         made: nn.Module = getattr(module, name)(**options)
     except TypeError as error:

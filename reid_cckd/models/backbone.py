@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ from timm.data.config import resolve_model_data_config
 from timm.models._helpers import load_state_dict
 from torch import Tensor, nn
 
-from reid_cckd.errors import CheckpointError, ConfigError
+from reid_cckd.errors import CheckpointError, ConfigError, did_you_mean
 
 
 def create_backbone(name: str, pretrained: bool | str, options: dict[str, Any]) -> nn.Module:
@@ -25,9 +24,8 @@ def create_backbone(name: str, pretrained: bool | str, options: dict[str, Any]) 
         CheckpointError: the local file is damaged or belongs to another architecture.
     """
     if not timm.is_model(name.partition(".")[0]):
-        near = difflib.get_close_matches(name, timm.list_models(), n=3)
-        hint = f"; did you mean {', '.join(near)}?" if near else ""
-        raise ConfigError(f"model.backbone: timm {timm.__version__} has no model {name!r}{hint}")
+        meant = did_you_mean(name, timm.list_models())
+        raise ConfigError(f"model.backbone: timm {timm.__version__} has no model {name!r}.{meant}")
     try:
         backbone: nn.Module = timm.create_model(name, pretrained=pretrained is True, num_classes=0, **options)
     except (TypeError, ValueError, AssertionError) as error:

@@ -57,13 +57,13 @@ def test_every_fault_is_in_one_error_with_line_and_hint(tmp_path: Path) -> None:
     message = faults_of(tmp_path, text, "seeed=3")
     for expected in (
         "6 faults",
-        "run.yaml:2: data.image_sise: unknown key; did you mean 'image_size'?",
+        "run.yaml:2: data.image_sise: unknown key. Did you mean 'image_size'?",
         "data.root: missing",
         "run.yaml:5: model.pooling",
-        "did you mean 'gem'?",
+        "Did you mean 'gem'?",
         "run.yaml:8: optim.lr: duplicate key, first written at",
         "run.yaml:9: train.epochs: expected a whole number, found 'many'",
-        "command line, seeed=3: seeed: unknown key; did you mean 'seed'?",
+        "command line, seeed=3: seeed: unknown key. Did you mean 'seed'?",
     ):
         assert expected in message
 

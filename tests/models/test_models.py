@@ -89,7 +89,7 @@ def test_teacher_resizes_to_its_own_size() -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"backbone": "resnet18_"}, "did you mean resnet18"),
+        ({"backbone": "resnet18_"}, "Did you mean 'resnet18'"),
         ({"backbone": "resnet10t", "options": {"chanels": (1, 2)}}, "model.options"),
         ({"backbone": "vit_tiny_patch16_224"}, "img_size"),
         ({"backbone": "resnet10t", "pretrained": "nowhere.pth"}, "there is no file nowhere.pth"),
