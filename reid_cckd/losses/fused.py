@@ -26,8 +26,9 @@ from reid_cckd.losses.precision import full_precision
 
 Weights = Callable[[slice, slice], Tensor]  # the tile w[i, j] of pair weights
 Phi = Callable[[Tensor, Tensor], Tensor]
-Step = Callable[[Tensor, Tensor, Profile], tuple[Tensor, Tensor]]
+Step = Callable[..., None]  # `compare_`, or what does the same
 TILE_ROWS = 384  # on CPU a tile stays in the cache of a core
+BLOCK_ELEMENTS = 2**19  # wide rows come in blocks of at most 2 MB, of which a few exist at a time
 ACCELERATOR_TILE_ROWS = 2048  # a tile that keeps an accelerator busy, 16 MB
 
 
@@ -53,45 +54,50 @@ class Past(NamedTuple):
     weights: Weights | None = None
 
 
-def difference_and_slope(student: Tensor, teacher: Tensor, profile: Profile) -> tuple[Tensor, Tensor]:
-    """D = k(student) - k(teacher) of two tiles of dot products, and D k'(student)."""
-    value, slope = profile.centred_and_slope(student)
-    difference = value.sub_(profile.centred(teacher))
-    return difference, slope * difference
+def compare_(profile: Profile, *tiles: Tensor) -> None:
+    """`Profile.compare_`, the elementwise part of a tile."""
+    profile.compare_(*tiles)
 
 
 def compiled_step() -> Step:
-    """`difference_and_slope` as one generated loop over the tile; compiled on first use."""
-    return cast(Step, torch.compile(difference_and_slope, dynamic=True))
+    """`compare_` as one generated loop over the tile; compiled on first use."""
+    return cast(Step, torch.compile(compare_, dynamic=True))
 
 
 class Rows:
     """Rows of which blocks can be had at unit length, without a copy of all of them."""
 
     def __init__(self, rows: Tensor, normalize: bool) -> None:
-        self.rows = rows
+        self.rows, self.blocks = rows, blocks(rows)
         self.scale = inverse_norms(rows) if normalize else None
+        self.longest = max(index.stop - index.start for index in self.blocks)
+        self._buffers = [rows.new_empty(self.longest, rows.shape[1]) for _ in range(2)] if normalize else []
 
-    def block(self, index: slice) -> Tensor:
-        """The block, scaled."""
-        block = self.rows[index]
-        return block if self.scale is None else block * self.scale[index]
+    def block(self, index: slice, buffer: int = 0) -> Tensor:
+        """The block, scaled; valid until the next one is asked of the same of two buffers."""
+        if self.scale is None:
+            return self.rows[index]
+        place = self._buffers[buffer][: index.stop - index.start]
+        return torch.mul(self.rows[index], self.scale[index], out=place)
 
     def chain_(self, gradient: Tensor) -> None:
         """Turn the gradient of the scaled rows into the gradient of the rows themselves, in place."""
         if self.scale is None:
             return
-        for index in blocks(self.rows):
+        for index in self.blocks:
             unit, part = self.block(index), gradient[index]
-            along = torch.linalg.vecdot(part, unit).unsqueeze(1)
+            along = torch.mul(unit, part, out=self._buffers[1][: len(unit)]).sum(dim=1, keepdim=True)
             part.addcmul_(unit, along, value=-1).mul_(self.scale[index])
 
 
 def blocks(rows: Tensor) -> list[slice]:
     """Slices of nearly equal size that cover all rows."""
-    number = math.ceil(len(rows) / (TILE_ROWS if rows.device.type == "cpu" else ACCELERATOR_TILE_ROWS))
-    size = math.ceil(len(rows) / number)
-    return [slice(start, min(start + size, len(rows))) for start in range(0, len(rows), size)]
+    count, width = rows.shape
+    most = ACCELERATOR_TILE_ROWS
+    if rows.device.type == "cpu":
+        most = max(min(TILE_ROWS, BLOCK_ELEMENTS // max(width, 1)), 1)
+    size = math.ceil(count / math.ceil(count / most))
+    return [slice(start, min(start + size, count)) for start in range(0, count, size)]
 
 
 class _Sweep:
@@ -106,16 +112,16 @@ class _Sweep:
         self.kernel, self.upstream, self.gradient = kernel, upstream, gradient
         self.mine, self.theirs = Rows(student, kernel.normalize), Rows(teacher, kernel.normalize)
         self.sums = student.new_zeros(len(student))
+        self._tiles = student.new_empty(4, 0)
 
     def within(self, weights: Weights | None) -> None:
         """All pairs of the batch."""
-        tiles = blocks(self.mine.rows)
-        for position, i in enumerate(tiles):
+        for position, i in enumerate(self.mine.blocks):
             student_i, teacher_i = self.mine.block(i), self.theirs.block(i)
-            for j in tiles[position:]:
+            for j in self.mine.blocks[position:]:
                 mirrored = i != j
-                student_j = self.mine.block(j) if mirrored else student_i
-                teacher_j = self.theirs.block(j) if mirrored else teacher_i
+                student_j = self.mine.block(j, buffer=1) if mirrored else student_i
+                teacher_j = self.theirs.block(j, buffer=1) if mirrored else teacher_i
                 square, pull = self._tile(student_i, student_j, teacher_i, teacher_j)
                 self._add_sums(square, weights, i, j)
                 if mirrored:
@@ -132,9 +138,9 @@ class _Sweep:
         """All pairs of a row of the batch and a row held constant."""
         past_mine = Rows(past.student, self.kernel.normalize)
         past_theirs = Rows(past.teacher, self.kernel.normalize)
-        for j in blocks(past.student):
+        for j in past_mine.blocks:
             student_j, teacher_j = past_mine.block(j), past_theirs.block(j)
-            for i in blocks(self.mine.rows):
+            for i in self.mine.blocks:
                 square, pull = self._tile(self.mine.block(i), student_j, self.theirs.block(i), teacher_j)
                 self._add_sums(square, past.weights, i, j)
                 if self.gradient is None:
@@ -152,9 +158,14 @@ class _Sweep:
     def _tile(
         self, student_i: Tensor, student_j: Tensor, teacher_i: Tensor, teacher_j: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """D^2 and D k' of a tile."""
-        step = self.kernel.step or difference_and_slope
-        difference, pull = step(student_i @ student_j.T, teacher_i @ teacher_j.T, self.kernel.profile)
+        """D^2 and D k' of a tile, valid until the next tile."""
+        shape = len(student_i), len(student_j)
+        if self._tiles.shape[1] < math.prod(shape):
+            self._tiles = self.sums.new_empty(4, math.prod(shape))
+        one, two, difference, pull = (flat[: math.prod(shape)].view(shape) for flat in self._tiles)
+        torch.mm(student_i, student_j.T, out=one)
+        torch.mm(teacher_i, teacher_j.T, out=two)
+        (self.kernel.step or compare_)(self.kernel.profile, one, two, difference, pull)
         return difference.square_(), pull
 
     def _add_sums(self, square: Tensor, weights: Weights | None, i: slice, j: slice) -> None:
