@@ -6,18 +6,28 @@ from reid_cckd.losses.kernels import MMD, Bilinear, GaussianRBF
 from reid_cckd.losses.memory import PairMemory
 from reid_cckd.losses.naming import pml_loss, pml_miner
 from reid_cckd.losses.objective import Objective, Ramp, Share, Term
+from reid_cckd.losses.ranking import CSD, D3still, DarkRankHard, DarkRankSoft
+from reid_cckd.losses.relational import PKT, RKDAngle, RKDDistance, SimilarityPreserving
 from reid_cckd.losses.table import LOSSES
 
 __all__ = [
+    "CSD",
     "LOSSES",
     "MMD",
+    "PKT",
     "Bilinear",
     "CorrelationCongruenceLoss",
+    "D3still",
+    "DarkRankHard",
+    "DarkRankSoft",
     "GaussianRBF",
     "Objective",
     "PairMemory",
+    "RKDAngle",
+    "RKDDistance",
     "Ramp",
     "Share",
+    "SimilarityPreserving",
     "Term",
     "gather_rows",
     "pml_loss",

@@ -145,15 +145,18 @@ class CorrelationCongruenceLoss(BaseMetricLossFunction):  # type: ignore[misc]
         return plain_row_sums(self.distance, student, teacher, [Past(student, teacher, weights), *past])
 
 
-def check_rows(embeddings: Tensor, ref_emb: Tensor) -> None:
-    """Student and teacher are matrices of as many rows, one at least.
+def check_rows(embeddings: Tensor, ref_emb: Tensor, ndims: tuple[int, ...] = (2,)) -> None:
+    """Student and teacher hold as many rows, one at least, and are of one of these numbers of dimensions, both alike.
 
     Raises:
-        ValueError: they are not.
+        ValueError: they do not.
     """
     for name, rows in (("embeddings", embeddings), ("ref_emb", ref_emb)):
-        if rows.ndim != 2 or not len(rows):
-            raise ValueError(f"{name}: expected a matrix of one row or more, got shape {tuple(rows.shape)}")
+        if rows.ndim not in ndims or not len(rows):
+            expected = " or ".join({2: "a matrix", 4: "maps (N, C, H, W)"}[ndim] for ndim in ndims)
+            raise ValueError(f"{name}: expected {expected} of one row or more, got shape {tuple(rows.shape)}")
+    if embeddings.ndim != ref_emb.ndim:
+        raise ValueError(f"ref_emb: shape {tuple(ref_emb.shape)} beside embeddings of shape {tuple(embeddings.shape)}")
     if len(embeddings) != len(ref_emb):
         raise ValueError(f"ref_emb: {len(ref_emb)} rows for {len(embeddings)} embeddings; row i of both is one image")
 
@@ -161,7 +164,7 @@ def check_rows(embeddings: Tensor, ref_emb: Tensor) -> None:
 def blame(embeddings: Tensor, ref_emb: Tensor) -> str:
     """Which argument made the loss infinite or undefined."""
     for name, rows in (("embeddings", embeddings), ("ref_emb", ref_emb)):
-        bad = (~rows.isfinite()).any(dim=1).nonzero().squeeze(1)
+        bad = (~rows.isfinite()).flatten(1).any(dim=1).nonzero().squeeze(1)
         if len(bad):
             return f"{name}: {len(bad)} of {len(rows)} rows hold NaN or Inf, the first is row {int(bad[0])}"
     return "embeddings, ref_emb: finite, but their kernel values are not; normalise or project them less steeply"

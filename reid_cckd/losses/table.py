@@ -5,5 +5,19 @@ from __future__ import annotations
 from torch import nn
 
 from reid_cckd.losses.instance import CosineMimic, CrossEntropy, HintonKD
+from reid_cckd.losses.ranking import CSD, D3still, DarkRankHard, DarkRankSoft
+from reid_cckd.losses.relational import PKT, RKDAngle, RKDDistance, SimilarityPreserving
 
-LOSSES: dict[str, type[nn.Module]] = {"cross_entropy": CrossEntropy, "kd": HintonKD, "cosine_mimic": CosineMimic}
+LOSSES: dict[str, type[nn.Module]] = {
+    "cross_entropy": CrossEntropy,
+    "kd": HintonKD,
+    "cosine_mimic": CosineMimic,
+    "rkd_distance": RKDDistance,
+    "rkd_angle": RKDAngle,
+    "sp": SimilarityPreserving,
+    "pkt": PKT,
+    "darkrank_hard": DarkRankHard,
+    "darkrank_soft": DarkRankSoft,
+    "csd": CSD,
+    "d3still": D3still,
+}
