@@ -30,6 +30,7 @@ from reid_cckd.engine import (
 )
 from reid_cckd.errors import CheckpointError, ConfigError
 from reid_cckd.losses import (
+    LABEL_LOSSES,
     LOSSES,
     MMD,
     Bilinear,
@@ -278,7 +279,7 @@ def _term(position: int, term: configuration.Term) -> Term:
     except (ValueError, TypeError) as error:
         ours = "" if term.loss in LOSSES else f" Losses of this toolkit: {', '.join(sorted(LOSSES))}."
         raise ConfigError(f"{key} ({term.name}): {error}{ours}") from error
-    learns = term.loss in LOSSES and term.loss != "cross_entropy"
+    learns = term.loss in LOSSES.keys() - LABEL_LOSSES
     return Term(term.name, loss, _weight(term.weight), term.on, miner, needs_teacher=learns)
 
 

@@ -1,25 +1,36 @@
 """Losses: correlation congruence, its kernels and memory, and the losses it is compared with or added to."""
 
+from reid_cckd.losses.contrastive import CRD
 from reid_cckd.losses.correlation import CorrelationCongruenceLoss
 from reid_cckd.losses.distributed import gather_rows
 from reid_cckd.losses.kernels import MMD, Bilinear, GaussianRBF
+from reid_cckd.losses.logits import DIST
+from reid_cckd.losses.maps import AttentionTransfer, FitNetHint
+from reid_cckd.losses.margin import AdaDistill, AdaFace
 from reid_cckd.losses.memory import PairMemory
 from reid_cckd.losses.naming import pml_loss, pml_miner
 from reid_cckd.losses.objective import Objective, Ramp, Share, Term
 from reid_cckd.losses.ranking import CSD, D3still, DarkRankHard, DarkRankSoft
 from reid_cckd.losses.relational import PKT, RKDAngle, RKDDistance, SimilarityPreserving
-from reid_cckd.losses.table import LOSSES
+from reid_cckd.losses.table import LABEL_LOSSES, LOSSES
 
 __all__ = [
+    "CRD",
     "CSD",
+    "DIST",
+    "LABEL_LOSSES",
     "LOSSES",
     "MMD",
     "PKT",
+    "AdaDistill",
+    "AdaFace",
+    "AttentionTransfer",
     "Bilinear",
     "CorrelationCongruenceLoss",
     "D3still",
     "DarkRankHard",
     "DarkRankSoft",
+    "FitNetHint",
     "GaussianRBF",
     "Objective",
     "PairMemory",

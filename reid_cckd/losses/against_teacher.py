@@ -63,6 +63,16 @@ def finite(value: Tensor, student: Tensor, teacher: Tensor) -> Tensor:
     return value
 
 
+def same_width(student: Tensor, teacher: Tensor, what: str) -> None:
+    """Numbers of student and teacher that are compared one by one are as many.
+
+    Raises:
+        ValueError: they are not.
+    """
+    if student.shape[1] != teacher.shape[1]:
+        raise ValueError(f"ref_emb: width {teacher.shape[1]}, embeddings: {student.shape[1]}; expected {what}")
+
+
 def off_scale(rows: Tensor) -> Tensor:
     """Rows over their largest number, for losses blind to a common scale: so squares neither over- nor underflow."""
     largest = rows.detach().abs().amax()

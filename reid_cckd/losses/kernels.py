@@ -26,6 +26,11 @@ def inverse_norms(rows: Tensor) -> Tensor:
     return torch.where(norms < EPS, 0.0, 1 / norms.clamp_min(EPS))
 
 
+def unit_rows(rows: Tensor) -> Tensor:
+    """Rows (N, D) at length 1; a zero row stays zero and gets no gradient."""
+    return rows * inverse_norms(rows)
+
+
 class Polynomial(NamedTuple):
     """k(s) = sum_p coefficients[p] * s**p, at least two coefficients, evaluated by Horner's rule."""
 
@@ -96,7 +101,7 @@ class _Kernel(BaseDistance):  # type: ignore[misc]
     def normalize(self, embeddings: Tensor, dim: int = 1, **_: Any) -> Tensor:
         """Rows of length 1; zero rows stay zero."""
         assert dim == 1
-        return embeddings * inverse_norms(embeddings)
+        return unit_rows(embeddings)
 
 
 class DotKernel(_Kernel):

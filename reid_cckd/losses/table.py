@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from torch import nn
 
+from reid_cckd.losses.contrastive import CRD
 from reid_cckd.losses.instance import CosineMimic, CrossEntropy, HintonKD
+from reid_cckd.losses.logits import DIST
+from reid_cckd.losses.maps import AttentionTransfer, FitNetHint
+from reid_cckd.losses.margin import AdaDistill, AdaFace
 from reid_cckd.losses.ranking import CSD, D3still, DarkRankHard, DarkRankSoft
 from reid_cckd.losses.relational import PKT, RKDAngle, RKDDistance, SimilarityPreserving
 
@@ -20,4 +24,12 @@ LOSSES: dict[str, type[nn.Module]] = {
     "darkrank_soft": DarkRankSoft,
     "csd": CSD,
     "d3still": D3still,
+    "dist": DIST,
+    "attention": AttentionTransfer,
+    "fitnet": FitNetHint,
+    "crd": CRD,
+    "adadistill": AdaDistill,
+    "adaface": AdaFace,
 }
+
+LABEL_LOSSES = frozenset({"cross_entropy", "adaface"})  # these take no teacher, all others of the table need one
