@@ -122,6 +122,17 @@ def test_long_rows_get_their_margin_on_the_cosine_and_short_ones_on_the_angle() 
         np.testing.assert_allclose(value.detach(), expected, rtol=1e-9)
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+def test_angles_of_adaface_end_at_0_and_pi(sign: int) -> None:
+    loss = adaface(h=1.0).eval()
+    embeddings = sign * (50.0 if sign > 0 else 0.01) * loss.weight.detach()
+    labels = list(range(CLASSES))
+    expected = twin.adaface(embeddings.numpy(), labels, loss.weight.detach().numpy(), 25.0, 10.0, h=1.0)
+    loss.length_mean.fill_(25.0)
+    loss.length_deviation.fill_(10.0)
+    np.testing.assert_allclose(loss(embeddings, torch.tensor(labels)).detach(), expected, rtol=1e-9)
+
+
 def test_gradient_of_adaface() -> None:
     embeddings = rows(6)
     loss = adaface().eval()
