@@ -15,7 +15,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from reid_cckd.evaluation.ranking import Progress, count_above, shares
-from reid_cckd.evaluation.rows import Embeddings, Ids, Rows, choose_device, codes_of, exact_float32, same_length
+from reid_cckd.evaluation.rows import (
+    Embeddings,
+    Ids,
+    Rows,
+    choose_device,
+    codes_of,
+    exact_float32,
+    multiply,
+    same_length,
+)
 
 _TILE = 32768  # distractors scored together
 _SCORES = 24 * 2**20  # scores held at a time: 96 MiB
@@ -166,7 +175,7 @@ class _Pass:
         for first in range(0, len(self.photos), step):
             queries = self.photos.unit(first, first + step)
             scores = self.buffer[: len(queries) * len(rows)].view(len(queries), len(rows))
-            torch.mm(queries, rows.T, out=scores)
+            multiply(queries, rows, scores)
             if wrong is not None:
                 scores[:, wrong] = -torch.inf
             count = self._count if scores.device.type == "cpu" else self._count_on_device

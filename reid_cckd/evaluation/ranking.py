@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from reid_cckd.evaluation.rows import BLOCK, Codes, Rows
+from reid_cckd.evaluation.rows import BLOCK, Codes, Rows, multiply
 
 Progress = Callable[[int, int], None]  # queries done, queries in all
 
@@ -111,7 +111,7 @@ def product_chunks(query: Rows, gallery: Rows, chunk: int | None = None) -> Iter
         products = buffer[: len(rows)]
         for a in range(0, len(gallery), BLOCK):
             items = gallery.raw(a, a + BLOCK)
-            torch.mm(rows, items.T, out=products[:, a : a + len(items)])
+            multiply(rows, items, products[:, a : a + len(items)])
         yield start, products
 
 
@@ -134,7 +134,7 @@ def _places(scores: Tensor, lengths: Tensor | None, pairs: Pairs, pool: ThreadPo
             own = slice(bounds[row], bounds[row + 1])
             if own.start < own.stop:
                 values = table[row] if lengths is None else np.divide(table[row], lengths.numpy(), out=divided)
-                places[own] = np.sort(_row_places(values, pairs.columns[own]))
+                places[own] = _row_places(values, pairs.columns[own])
 
     list(pool.map(rank, shares(len(table), torch.get_num_threads())))
     return places
@@ -146,12 +146,15 @@ def shares(count: int, parts: int) -> list[range]:
 
 
 def _row_places(row: NDArray[np.float32], columns: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Places of the items ``columns`` in the ranking of one query, whose similarities are ``row``."""
+    """Places of the items ``columns`` in the ranking of one query, whose scores are ``row``; best first."""
     wanted = row[columns]
+    wanted.sort()
     above, equal = count_above(row, wanted)
-    for tie in np.flatnonzero(equal > 1):
-        above[tie] += np.count_nonzero(row[: columns[tie]] == wanted[tie])
-    return above
+    if equal.sum() > len(wanted):
+        above, _ = count_above(row, row[columns])
+        ties = [np.count_nonzero(row[:column] == row[column]) for column in columns]
+        above = -np.sort(-(above + ties))
+    return above[::-1]
 
 
 def count_above(
@@ -160,12 +163,14 @@ def count_above(
     """How many ``scores`` lie above each threshold, and how many equal it; both exact."""
     reaching = scores >= thresholds.min()
     if _FEW * np.count_nonzero(reaching) < len(scores):
-        near, beyond = scores.compress(reaching), np.zeros(len(thresholds), dtype=np.int64)
-    else:
-        near, beyond = _histogram(scores, thresholds)
+        near = scores.compress(reaching)
+        near.sort()
+        right = near.searchsorted(thresholds, side="right")
+        return len(near) - right, right - near.searchsorted(thresholds)
+    near, beyond = _histogram(scores, thresholds)
     near.sort()
-    right = np.searchsorted(near, thresholds, side="right")
-    return beyond + len(near) - right, right - np.searchsorted(near, thresholds, side="left")
+    right = near.searchsorted(thresholds, side="right")
+    return beyond + (len(near) - right), right - near.searchsorted(thresholds)
 
 
 def _histogram(
@@ -177,15 +182,15 @@ def _histogram(
     two bins, and whatever shares a bin with a threshold is compared exactly by the caller.
     """
     low = thresholds.min()
-    scale = np.float32(_BINS) / np.maximum(scores.max() - low, np.float32(1e-30))
+    scale = np.float32(_BINS) / max(scores.max() - low, np.float32(1e-30))
     bins = _bin(scores, low, scale)
     counts = np.bincount(bins, minlength=_BINS + 2)
     own = _bin(thresholds, low, scale)
     shared = np.zeros(len(counts), dtype=np.bool_)
     shared[own] = True
     counts[own] = 0
-    beyond = np.cumsum(counts[::-1])[::-1]
-    return scores.compress(shared[bins]), beyond[own]
+    beyond = counts[::-1].cumsum()[::-1]
+    return scores.compress(shared.take(bins)), beyond[own]
 
 
 def _bin(values: NDArray[np.float32], low: np.float32, scale: np.float32) -> NDArray[np.intp]:
@@ -193,7 +198,8 @@ def _bin(values: NDArray[np.float32], low: np.float32, scale: np.float32) -> NDA
     shifted = values - low
     shifted *= scale
     shifted += np.float32(1)
-    bins: NDArray[np.intp] = shifted.clip(0, _BINS + 1, out=shifted).astype(np.intp)
+    np.maximum(shifted, 0, out=shifted)
+    bins: NDArray[np.intp] = np.minimum(shifted, _BINS + 1, out=shifted).astype(np.intp)
     return bins
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from reid_cckd.evaluation.neighbours import best_of
 from reid_cckd.evaluation.ranking import chunk_size, product_chunks
-from reid_cckd.evaluation.rows import BLOCK, Rows
+from reid_cckd.evaluation.rows import BLOCK, Rows, multiply
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
@@ -122,7 +122,7 @@ class _Both:
                 for other, at in ((self.query, 0), (self.gallery, len(self.query))):
                     for first in range(0, len(other), BLOCK):
                         items = other.raw(first, first + BLOCK)
-                        torch.mm(rows, items.T, out=scores[:, at + first : at + first + len(items)])
+                        multiply(rows, items, scores[:, at + first : at + first + len(items)])
                     scores[:, at : at + len(other)] /= other.lengths
                 yield scores
 

@@ -133,6 +133,17 @@ def same_length(**columns: Any) -> None:
         raise ValueError("lengths differ: " + ", ".join(f"{name} {length}" for name, length in lengths.items()))
 
 
+def multiply(left: Tensor, right: Tensor, out: Tensor) -> None:
+    """Write left (A, D) times right (B, D) transposed to ``out`` (A, B), all float32.
+
+    On the CPU by numpy: torch's product takes 1.3 to 1.7 times as long on AMD processors.
+    """
+    if out.device.type == "cpu":
+        np.matmul(left.numpy(), right.numpy().T, out=out.numpy())
+    else:
+        torch.mm(left, right.T, out=out)
+
+
 @contextlib.contextmanager
 def exact_float32(device: torch.device) -> Iterator[None]:
     """Products in float32 whatever the caller trains with: no TF32, no autocast, no gradient."""
