@@ -1,13 +1,17 @@
-"""Instance congruence: what the teacher says about each image by itself."""
+"""Instance congruence: what the teacher, or the label, says about each image by itself."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from reid_cckd.losses.against_teacher import AgainstTeacher
+from reid_cckd.losses.kernels import inverse_norms
+from reid_cckd.losses.pairs import check_labels
 from reid_cckd.losses.precision import at_least_float32
 
 
@@ -18,41 +22,82 @@ def soft_cross_entropy(student: Tensor, teacher: Tensor, temperature: float) -> 
     return temperature**2 * (log_teacher.exp() * (log_teacher - log_student)).sum(dim=1)
 
 
+def cosine_mimic(student: Tensor, teacher: Tensor) -> Tensor:
+    """1 - cos(f_s, f_t), (N, D) -> (N,), in [0, 2]; a zero row has cosine 0 to all and gets no gradient."""
+    return 1 - (student * inverse_norms(student) * teacher * inverse_norms(teacher)).sum(dim=1)
+
+
+def squared_distance(student: Tensor, teacher: Tensor) -> Tensor:
+    """|f_s - f_t|^2, (N, D) -> (N,)."""
+    return (student - teacher).square().sum(dim=1)
+
+
 class CrossEntropy(nn.Module):
-    """Softmax cross-entropy of logits (N, C) and labels (N,), torch's own; ``label_smoothing`` in [0, 1]."""
+    """Softmax cross-entropy of logits (N, C) and labels (N,) in 0..C-1, torch's own; ``label_smoothing`` in [0, 1].
+
+    Raises:
+        ValueError: label_smoothing out of range; in the call, no rows, or labels that are not N integers.
+    """
 
     def __init__(self, label_smoothing: float = 0.0) -> None:
         super().__init__()
+        if not 0 <= label_smoothing <= 1:
+            raise ValueError(f"label_smoothing: expected a number in [0, 1], got {label_smoothing}")
         self.label_smoothing = label_smoothing
 
     def forward(self, embeddings: Tensor, labels: Tensor, indices_tuple: Any = None, ref_emb: None = None) -> Tensor:
+        if embeddings.ndim != 2 or not len(embeddings):  # torch's mean over no rows is NaN
+            raise ValueError(f"embeddings: expected logits (N, C) of one row or more, got {tuple(embeddings.shape)}")
+        check_labels(labels, len(embeddings))
+        if labels.is_floating_point():
+            raise ValueError(f"labels: expected integers, got {labels.dtype}")
         return functional.cross_entropy(at_least_float32(embeddings), labels, label_smoothing=self.label_smoothing)
 
 
-class HintonKD(nn.Module):
-    """Mean over the batch of tau^2 KL(softmax(z_t / tau) || softmax(z_s / tau)).
+class HintonKD(AgainstTeacher):
+    """Mean over the batch of tau^2 KL(softmax(z_t / tau) || softmax(z_s / tau)), logits (N, C) of the same classes.
 
     Source: Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network", 2015, sec. 2; CCKD eq. 2.
     """
 
     def __init__(self, temperature: float = 4.0) -> None:
         super().__init__()
-        if temperature <= 0:
+        if not 0 < temperature < math.inf:
             raise ValueError(f"temperature: expected a number above 0, got {temperature}")
         self.temperature = temperature
 
-    def forward(
-        self, embeddings: Tensor, labels: Any = None, indices_tuple: Any = None, ref_emb: Tensor | None = None
-    ) -> Tensor:
-        assert ref_emb is not None
-        return soft_cross_entropy(embeddings, ref_emb.detach(), self.temperature).mean()
+    def compare(self, student: Tensor, teacher: Tensor) -> Tensor:
+        _check_widths(student, teacher, "logits of the same classes")
+        return soft_cross_entropy(student, teacher, self.temperature).mean()
 
 
-class CosineMimic(nn.Module):
-    """Mean of 1 - cos(f_s, f_t)."""
+class CosineMimic(AgainstTeacher):
+    """Mean over the batch of 1 - cos(f_s, f_t): 0 where every row points where its teacher's does, 2 at most."""
 
-    def forward(
-        self, embeddings: Tensor, labels: Any = None, indices_tuple: Any = None, ref_emb: Tensor | None = None
-    ) -> Tensor:
-        assert ref_emb is not None
-        return (1 - torch.cosine_similarity(embeddings, ref_emb.detach(), dim=1)).mean()
+    def compare(self, student: Tensor, teacher: Tensor) -> Tensor:
+        _check_widths(student, teacher, "embeddings of one space")
+        return cosine_mimic(student, teacher).mean()
+
+
+class EmbeddingMimic(AgainstTeacher):
+    """Mean over the batch of |f_s - f_t|^2: CCKD's instance term where there are no shared logits.
+
+    Rows are brought to length 1 first (``normalize=True``), which makes it twice `CosineMimic`, or taken as they are.
+
+    Source: Peng et al., ICCV 2019, sec. 4, the "mimic" baseline of metric learning.
+    """
+
+    def __init__(self, normalize: bool = True) -> None:
+        super().__init__()
+        self.normalize = normalize
+
+    def compare(self, student: Tensor, teacher: Tensor) -> Tensor:
+        _check_widths(student, teacher, "embeddings of one space")
+        if self.normalize:
+            student, teacher = student * inverse_norms(student), teacher * inverse_norms(teacher)
+        return squared_distance(student, teacher).mean()
+
+
+def _check_widths(student: Tensor, teacher: Tensor, what: str) -> None:
+    if student.shape[1] != teacher.shape[1]:
+        raise ValueError(f"ref_emb: width {teacher.shape[1]}, embeddings: {student.shape[1]}; expected {what}")
