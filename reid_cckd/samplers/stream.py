@@ -13,7 +13,7 @@ from reid_cckd.samplers.deal import Deal, deal_out
 from reid_cckd.samplers.schedule import PassPlan, Schedule, plan_pass
 
 _IMAGES_AT_ONCE = 1 << 16  # images of batches computed together
-_CARDS_AT_ONCE = 1 << 20  # images of classes shuffled together: bounds the working memory
+_CARDS_AT_ONCE = 1 << 18  # images of classes shuffled together: bounds the working memory
 
 
 class BatchStream:
