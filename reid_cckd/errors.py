@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Iterable
 
 
@@ -23,7 +24,14 @@ class CheckpointError(UserError):
 
 
 def did_you_mean(wanted: str, names: Iterable[str]) -> str:
-    """``" Did you mean 'x'?"`` for the name nearest to ``wanted``, whatever its case, or nothing."""
-    folded = {name.rstrip("/").lower(): name for name in names}
-    close = difflib.get_close_matches(wanted.lower(), folded, n=1, cutoff=0.6)
-    return f" Did you mean {folded[close[0]]!r}?" if close else ""
+    """``" Did you mean 'x'?"`` for the name nearest to ``wanted``, whatever its case, or nothing.
+
+    Of equally near names it is the one that begins most alike: resnet10q is more likely resnet10t than resnet61q.
+    """
+    word, folded = wanted.lower(), {name.rstrip("/").lower(): name for name in names}
+
+    def nearness(name: str) -> tuple[float, int]:
+        return difflib.SequenceMatcher(None, name, word).ratio(), len(os.path.commonprefix([name, word]))
+
+    close = difflib.get_close_matches(word, folded, n=8, cutoff=0.6)
+    return f" Did you mean {folded[max(close, key=nearness)]!r}?" if close else ""
