@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-import os
+import itertools
 from collections.abc import Iterable
 
 
@@ -31,7 +31,8 @@ def did_you_mean(wanted: str, names: Iterable[str]) -> str:
     word, folded = wanted.lower(), {name.rstrip("/").lower(): name for name in names}
 
     def nearness(name: str) -> tuple[float, int]:
-        return difflib.SequenceMatcher(None, name, word).ratio(), len(os.path.commonprefix([name, word]))
+        alike = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(name, word, strict=False))
+        return difflib.SequenceMatcher(None, name, word).ratio(), len(list(alike))
 
     close = difflib.get_close_matches(word, folded, n=8, cutoff=0.6)
     return f" Did you mean {folded[max(close, key=nearness)]!r}?" if close else ""

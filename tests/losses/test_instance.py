@@ -107,23 +107,23 @@ def test_bad_input_names_the_argument(name: str) -> None:
     loss = made(name)
     holed = rows()
     holed[2, 1] = np.nan
-    with pytest.raises(ValueError, match="^ref_emb: pass the teacher"):
+    with pytest.raises(ValueError, match=r"^ref_emb: pass the teacher"):
         loss(rows())
-    with pytest.raises(ValueError, match="^ref_emb: 5 rows for 6"):
+    with pytest.raises(ValueError, match=r"^ref_emb: 5 rows for 6"):
         loss(rows(), ref_emb=rows(5))
-    with pytest.raises(ValueError, match="^ref_emb: width 4, embeddings: 5"):
+    with pytest.raises(ValueError, match=r"^ref_emb: width 4, embeddings: 5"):
         loss(rows(), ref_emb=rows(width=4))
-    with pytest.raises(ValueError, match="^embeddings: expected a matrix"):
+    with pytest.raises(ValueError, match=r"^embeddings: expected a matrix"):
         loss(rows(0), ref_emb=rows(0))
-    with pytest.raises(ValueError, match="^embeddings: .*first is row 2"):
+    with pytest.raises(ValueError, match=r"^embeddings: .*first is row 2"):
         loss(holed, ref_emb=rows())
-    with pytest.raises(ValueError, match="^ref_emb: .*first is row 2"):
+    with pytest.raises(ValueError, match=r"^ref_emb: .*first is row 2"):
         loss(rows(), ref_emb=holed)
 
 
 @pytest.mark.parametrize("temperature", [0, -1, float("inf"), float("nan")])
 def test_a_temperature_is_positive(temperature: float) -> None:
-    with pytest.raises(ValueError, match="^temperature"):
+    with pytest.raises(ValueError, match=r"^temperature"):
         HintonKD(temperature)
 
 
@@ -140,11 +140,11 @@ def test_cross_entropy_of_extreme_and_of_half_precision_logits() -> None:
 
 
 def test_cross_entropy_names_what_is_wrong() -> None:
-    with pytest.raises(ValueError, match="^label_smoothing"):
+    with pytest.raises(ValueError, match=r"^label_smoothing"):
         CrossEntropy(1.5)
-    with pytest.raises(ValueError, match="^labels: expected shape"):
+    with pytest.raises(ValueError, match=r"^labels: expected shape"):
         CrossEntropy()(rows(), torch.zeros(5, dtype=torch.long))
-    with pytest.raises(ValueError, match="^labels: expected integers"):
+    with pytest.raises(ValueError, match=r"^labels: expected integers"):
         CrossEntropy()(rows(), torch.zeros(6))
-    with pytest.raises(ValueError, match="^embeddings"):
+    with pytest.raises(ValueError, match=r"^embeddings"):
         CrossEntropy()(rows(0), torch.zeros(0, dtype=torch.long))
