@@ -3,6 +3,7 @@
 from reid_cckd.losses.contrastive import CRD
 from reid_cckd.losses.correlation import CorrelationCongruenceLoss
 from reid_cckd.losses.distributed import gather_rows
+from reid_cckd.losses.instance import CosineMimic, CrossEntropy, EmbeddingMimic, HintonKD
 from reid_cckd.losses.kernels import MMD, Bilinear, GaussianRBF
 from reid_cckd.losses.logits import DIST
 from reid_cckd.losses.maps import AttentionTransfer, FitNetHint
@@ -27,11 +28,15 @@ __all__ = [
     "AttentionTransfer",
     "Bilinear",
     "CorrelationCongruenceLoss",
+    "CosineMimic",
+    "CrossEntropy",
     "D3still",
     "DarkRankHard",
     "DarkRankSoft",
+    "EmbeddingMimic",
     "FitNetHint",
     "GaussianRBF",
+    "HintonKD",
     "Objective",
     "PairMemory",
     "RKDAngle",

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from reid_cckd.losses.against_teacher import AgainstTeacher
+from reid_cckd.losses.against_teacher import AgainstTeacher, same_width
 from reid_cckd.losses.kernels import inverse_norms
 from reid_cckd.losses.pairs import check_labels
 from reid_cckd.losses.precision import at_least_float32
@@ -56,25 +58,73 @@ class CrossEntropy(nn.Module):
 class HintonKD(AgainstTeacher):
     """Mean over the batch of tau^2 KL(softmax(z_t / tau) || softmax(z_s / tau)), logits (N, C) of the same classes.
 
+    Where the label spaces overlap in part, say which class each column is of: then both softmaxes run over the shared
+    classes alone, for every image, also one whose own class is not among them.
+
     Source: Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network", 2015, sec. 2; CCKD eq. 2.
+
+    Args:
+        temperature: tau, above 0.
+        student_classes: the class of each column of the student's logits, in any order; None with the next.
+        teacher_classes: the same of the teacher's.
+
+    Raises:
+        ValueError: temperature out of range; of the classes one list only, a class twice, or fewer than two shared; in
+            the call, another number of columns.
     """
 
-    def __init__(self, temperature: float = 4.0) -> None:
+    columns: Tensor | None
+
+    def __init__(
+        self,
+        temperature: float = 4.0,
+        student_classes: Sequence[int] | None = None,
+        teacher_classes: Sequence[int] | None = None,
+    ) -> None:
         super().__init__()
         if not 0 < temperature < math.inf:
             raise ValueError(f"temperature: expected a number above 0, got {temperature}")
         self.temperature = temperature
+        self.widths = len(student_classes or ()), len(teacher_classes or ())
+        columns = shared_columns(student_classes, teacher_classes)
+        self.register_buffer("columns", columns, persistent=False)  # it says nothing that training found out
 
     def compare(self, student: Tensor, teacher: Tensor) -> Tensor:
-        _check_widths(student, teacher, "logits of the same classes")
+        if self.columns is None:
+            same_width(student, teacher, "logits of the same classes")
+        else:
+            for name, rows, width in zip(("embeddings", "ref_emb"), (student, teacher), self.widths, strict=True):
+                if rows.shape[1] != width:
+                    raise ValueError(f"{name}: {rows.shape[1]} columns for {width} classes")
+            student, teacher = student[:, self.columns[0]], teacher[:, self.columns[1]]
         return soft_cross_entropy(student, teacher, self.temperature).mean()
+
+
+def shared_columns(student_classes: Sequence[int] | None, teacher_classes: Sequence[int] | None) -> Tensor | None:
+    """Columns of the classes that both have, (2, shared), in the student's order; None if neither has a list.
+
+    Raises:
+        ValueError: one list only, a class twice in one, or fewer than two shared: a softmax over one class is always 1.
+    """
+    if student_classes is None and teacher_classes is None:
+        return None
+    if student_classes is None or teacher_classes is None:
+        raise ValueError("student_classes, teacher_classes: give both or neither")
+    for name, classes in (("student_classes", student_classes), ("teacher_classes", teacher_classes)):
+        if len(set(classes)) < len(classes):
+            raise ValueError(f"{name}: a class is in it twice")
+    place = {name: column for column, name in enumerate(teacher_classes)}
+    pairs = [(column, place[name]) for column, name in enumerate(student_classes) if name in place]
+    if len(pairs) < 2:
+        raise ValueError(f"student_classes, teacher_classes: expected two or more in common, found {len(pairs)}")
+    return torch.tensor(pairs).T
 
 
 class CosineMimic(AgainstTeacher):
     """Mean over the batch of 1 - cos(f_s, f_t): 0 where every row points where its teacher's does, 2 at most."""
 
     def compare(self, student: Tensor, teacher: Tensor) -> Tensor:
-        _check_widths(student, teacher, "embeddings of one space")
+        same_width(student, teacher, "embeddings of one space")
         return cosine_mimic(student, teacher).mean()
 
 
@@ -91,12 +141,7 @@ class EmbeddingMimic(AgainstTeacher):
         self.normalize = normalize
 
     def compare(self, student: Tensor, teacher: Tensor) -> Tensor:
-        _check_widths(student, teacher, "embeddings of one space")
+        same_width(student, teacher, "embeddings of one space")
         if self.normalize:
             student, teacher = student * inverse_norms(student), teacher * inverse_norms(teacher)
         return squared_distance(student, teacher).mean()
-
-
-def _check_widths(student: Tensor, teacher: Tensor, what: str) -> None:
-    if student.shape[1] != teacher.shape[1]:
-        raise ValueError(f"ref_emb: width {teacher.shape[1]}, embeddings: {student.shape[1]}; expected {what}")

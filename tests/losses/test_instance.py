@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -125,6 +126,48 @@ def test_bad_input_names_the_argument(name: str) -> None:
 def test_a_temperature_is_positive(temperature: float) -> None:
     with pytest.raises(ValueError, match=r"^temperature"):
         HintonKD(temperature)
+
+
+def test_kd_of_label_spaces_that_overlap_in_part() -> None:
+    student, teacher = rows(width=4).requires_grad_(), rows(width=5, seed=1)
+    loss = HintonKD(student_classes=[30, 10, 20, 99], teacher_classes=[10, 11, 20, 12, 30])
+    expected = twin.hinton_kd(student.detach().numpy()[:, [0, 1, 2]], teacher.numpy()[:, [4, 0, 2]], 4.0)
+    value = loss(student, ref_emb=teacher)
+    value.backward()
+    assert value.item() == pytest.approx(expected, rel=1e-12)
+    assert student.grad is not None
+    assert student.grad[:, :3].all()
+    assert not student.grad[:, 3].any()  # the teacher does not know this class
+    assert not loss.state_dict()
+
+
+def test_kd_of_the_same_classes_in_another_order_is_kd() -> None:
+    student, teacher, order = rows(), rows(seed=1), [3, 1, 4, 0, 2]
+    reordered = HintonKD(student_classes=range(5), teacher_classes=order)(student, ref_emb=teacher[:, order])
+    torch.testing.assert_close(reordered, HintonKD()(student, ref_emb=teacher))
+
+
+@pytest.mark.parametrize(
+    ("student_classes", "teacher_classes", "named"),
+    [
+        ([1, 2], None, "^student_classes, teacher_classes: give both"),
+        (None, [1, 2], "^student_classes, teacher_classes: give both"),
+        ([1, 2, 1], [1, 2], "^student_classes: a class is in it twice"),
+        ([1, 2], [2, 2, 1], "^teacher_classes: a class is in it twice"),
+        ([1, 2], [2, 3], "two or more in common, found 1"),
+    ],
+)
+def test_class_lists_of_kd_are_checked(student_classes: Any, teacher_classes: Any, named: str) -> None:
+    with pytest.raises(ValueError, match=named):
+        HintonKD(student_classes=student_classes, teacher_classes=teacher_classes)
+
+
+def test_kd_wants_a_column_for_each_class() -> None:
+    loss = HintonKD(student_classes=range(5), teacher_classes=range(4))
+    with pytest.raises(ValueError, match=r"^embeddings: 4 columns for 5 classes"):
+        loss(rows(width=4), ref_emb=rows(width=4))
+    with pytest.raises(ValueError, match=r"^ref_emb: 5 columns for 4 classes"):
+        loss(rows(), ref_emb=rows())
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 1.0])

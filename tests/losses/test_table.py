@@ -55,6 +55,7 @@ CASES: dict[str, Case] = {
     "cross_entropy": Case(lambda loss, student, teacher, labels: instance.cross_entropy(student, labels)),
     "kd": Case(plain(lambda s, t: instance.hinton_kd(s, t, 4.0))),
     "cosine_mimic": Case(plain(instance.cosine_mimic)),
+    "l2_mimic": Case(plain(instance.l2_mimic)),
     "rkd_distance": Case(plain(relational.rkd_distance)),
     "rkd_angle": Case(plain(relational.rkd_angle)),
     "sp": Case(plain(relational.sp)),
