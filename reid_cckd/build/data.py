@@ -1,0 +1,52 @@
+"""From `data:` to images: the manifest, the data set, a plain loader."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader
+
+from reid_cckd import config as configuration
+from reid_cckd.config import hint
+from reid_cckd.data import LAYOUTS, ImageDataset, Manifest, build_augment, collate, limit_threads
+from reid_cckd.errors import ConfigError
+
+
+def read_manifest(data: configuration.Data) -> Manifest:
+    """The table of images of a configuration.
+
+    Raises:
+        ConfigError: no layout of that name. DataError: the files on disk are not what the layout expects.
+    """
+    if data.dataset not in LAYOUTS:
+        raise ConfigError(f"data.dataset: no layout {data.dataset!r}.{hint(data.dataset, LAYOUTS)}")
+    options = {"use_val": data.use_val} if data.dataset == "msmt17" else {}
+    return LAYOUTS[data.dataset](Path(data.root), **options)
+
+
+def image_dataset(
+    manifest: Manifest, labels: NDArray[np.int64], data: configuration.Data, augment: bool = False, seed: int = 0
+) -> ImageDataset:
+    """The images of a manifest as ``data`` asks for them; those that are skipped as damaged are printed."""
+    dataset = ImageDataset(
+        manifest,
+        labels,
+        data.image_size,
+        augment=build_augment(data.augment, data.image_size) if augment else None,
+        seed=seed,
+        on_bad_image=data.on_bad_image,
+        cache=data.cache,
+    )
+    for bad in dataset.bad:
+        print(f"skipped, damaged: {manifest.path(bad.row)}: {bad.reason}")
+    return dataset
+
+
+def plain_loader(dataset: ImageDataset, batch_size: int, workers: int) -> DataLoader[Any]:
+    """Every image once, in order."""
+    return DataLoader(
+        dataset, batch_size=batch_size, num_workers=workers, collate_fn=collate, worker_init_fn=limit_threads
+    )

@@ -1,0 +1,83 @@
+"""From a whole configuration to a run that can start."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from timm.utils import ModelEmaV3
+from torch import nn
+
+from reid_cckd import config as configuration
+from reid_cckd.build.data import image_dataset
+from reid_cckd.build.networks import Loaded, build_network, precision
+from reid_cckd.build.objective import build_objective
+from reid_cckd.build.sampling import build_sampler
+from reid_cckd.config import Config
+from reid_cckd.data import Manifest, collate, limit_threads
+from reid_cckd.engine import Feed, Trainer, create_optimizer, create_schedule
+from reid_cckd.models import Teacher
+
+
+def build_trainer(
+    config: Config,
+    manifest: Manifest,
+    teacher: Loaded | None,
+    device: torch.device,
+    evaluate: Any,
+) -> Trainer:
+    """Everything one run needs, from its configuration and data.
+
+    Raises:
+        ConfigError: names the key that asks for something that does not fit the data or the teacher.
+    """
+    folder = Path(config.output)
+    labels, classes = manifest.contiguous_labels()
+    dataset = image_dataset(manifest, labels, config.data, augment=True, seed=config.seed)
+    student = build_network(config, len(classes)).to(device)
+    frozen = None if teacher is None else Teacher(teacher.network).to(device)
+    objective = build_objective(config, classes.tolist(), student, teacher).to(device)
+    feed = Feed(
+        dataset,
+        build_sampler(config, dataset, frozen, device),
+        collate,
+        name_of=lambda row: str(dataset.manifest.path(row)),
+        workers=config.data.workers,
+        pin_memory=device.type == "cuda",
+        worker_init=limit_threads,
+    )
+    optim = config.optim
+    networks: list[nn.Module] = [student, objective]
+    optimizer = create_optimizer(networks, optim.name, optim.lr, optim.weight_decay, optim.options)
+    return Trainer(
+        folder=folder,
+        student=student,
+        teacher=frozen,
+        objective=objective,
+        data=feed,
+        optimizer=optimizer,
+        schedule=create_schedule(
+            optimizer,
+            optim.schedule,
+            epochs=config.train.epochs,
+            steps_per_epoch=len(feed),
+            warmup_epochs=optim.warmup_epochs,
+            min_lr=optim.min_lr,
+            milestones=optim.milestones,
+            decay_rate=optim.decay_rate,
+        ),
+        average=_average(student, config.train.ema),
+        evaluate=evaluate,
+        device=device,
+        precision=precision(config, device),
+        epochs=config.train.epochs,
+        meta={"config": configuration.to_dict(config), "classes": classes.tolist()},
+        clip_norm=config.train.clip_norm,
+        evaluate_every=config.train.evaluate_every,
+        checkpoint_every=config.train.checkpoint_every,
+    )
+
+
+def _average(student: nn.Module, decay: float | None) -> ModelEmaV3 | None:
+    return None if decay is None else ModelEmaV3(student, decay=decay, use_warmup=True)
