@@ -52,12 +52,12 @@ class Sampler:
 
 @dataclass(frozen=True)
 class Model:
-    """A timm backbone, a pooling, an optional projection to the embedding width, a neck and a class head."""
+    """A backbone of timm or of models/, a pooling, an optional projection to the embedding width, a neck and a head."""
 
     backbone: str
     pretrained: bool | str = False  # true: timm's weights; a path: a local file
     options: dict[str, Any] = field(default_factory=dict)  # passed to timm.create_model
-    pooling: Literal["gap", "gem"] = "gap"
+    pooling: Literal["gap", "gem", "gdc", "flatten"] = "gap"
     embedding: int | None = None  # width; null keeps the backbone's
     neck: Literal["bn", "none"] = "bn"
 

@@ -1,4 +1,4 @@
-"""timm backbones: made by name, with timm's weights or a local file, giving one kind of feature map."""
+"""Backbones of timm and of this room: made by name, with timm's weights or a local file, giving one kind of map."""
 
 from __future__ import annotations
 
@@ -11,10 +11,15 @@ from timm.models._helpers import load_state_dict
 from torch import Tensor, nn
 
 from reid_cckd.errors import CheckpointError, ConfigError, did_you_mean
+from reid_cckd.models.cifar import CIFAR
+from reid_cckd.models.faces import FACES
+from reid_cckd.models.families import register
+
+register((*CIFAR, *FACES))
 
 
 def create_backbone(name: str, pretrained: bool | str, options: dict[str, Any]) -> nn.Module:
-    """A timm model without its classifier.
+    """A model of timm, or of `CIFAR` and `FACES`, without its classifier.
 
     ``pretrained``: False, True (timm's own weights, downloaded or cached), or the path of a local file (.pth,
     .safetensors) of the same architecture.

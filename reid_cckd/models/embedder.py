@@ -10,9 +10,7 @@ from torch import Tensor, nn
 from reid_cckd.batch import Output
 from reid_cckd.errors import ConfigError
 from reid_cckd.models.backbone import create_backbone, feature_map, normalisation
-from reid_cckd.models.pooling import GAP, GeM
-
-POOLING: dict[str, type[nn.Module]] = {"gap": GAP, "gem": GeM}
+from reid_cckd.models.pooling import create_pooling
 
 
 class Embedder(nn.Module):
@@ -36,7 +34,7 @@ class Embedder(nn.Module):
         num_classes: int | None = None,
         pretrained: bool | str = False,
         options: dict[str, Any] | None = None,
-        pooling: Literal["gap", "gem"] = "gap",
+        pooling: Literal["gap", "gem", "gdc", "flatten"] = "gap",
         embedding: int | None = None,
         neck: Literal["bn", "none"] = "bn",
     ) -> None:
@@ -46,8 +44,7 @@ class Embedder(nn.Module):
         mean, std = normalisation(self.backbone)
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1) * 255, persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1) * 255, persistent=False)
-        self.pool = POOLING[pooling]()
-        features = self._feature_width(backbone)
+        self.pool, features = create_pooling(pooling, *self._map_shape(backbone))
         self.width = embedding or features
         self.project = nn.Linear(features, self.width) if embedding else nn.Identity()
         self.neck = _bnneck(self.width) if neck == "bn" else nn.Identity()
@@ -65,13 +62,14 @@ class Embedder(nn.Module):
         """Zero mean and unit variance by the backbone's own statistics."""
         return (images.to(self.mean.dtype) - self.mean) / self.std
 
-    def _feature_width(self, name: str) -> int:
-        """Found by one blank image, which also shows whether the backbone takes this size."""
+    def _map_shape(self, name: str) -> tuple[int, tuple[int, int]]:
+        """Features and (height, width), found by one blank image, which also shows whether the size fits."""
         training = self.backbone.training
         self.backbone.eval()
         try:
             with torch.no_grad():
-                return feature_map(self.backbone, torch.zeros(1, 3, *self.image_size)).shape[1]
+                _, features, height, width = feature_map(self.backbone, torch.zeros(1, 3, *self.image_size)).shape
+                return features, (height, width)
         except (RuntimeError, AssertionError, ValueError) as error:
             height, width = self.image_size
             raise ConfigError(

@@ -28,3 +28,27 @@ class GeM(nn.Module):
         with torch.autocast(feature_map.device.type, enabled=False):  # cubes overflow half precision
             powered = feature_map.float().clamp(min=self.floor).pow(self.exponent)
             return powered.mean(dim=(2, 3)).pow(1.0 / self.exponent)
+
+
+class GDC(nn.Module):
+    """Global depthwise convolution with batch norm: a learned weight for each place, (N, F, h, w) -> (N, F).
+
+    Source: Chen et al., "MobileFaceNets", CCBR 2018, sec. 3.2.
+    """
+
+    def __init__(self, features: int, size: tuple[int, int]) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(features, features, size, groups=features, bias=False)
+        self.norm = nn.BatchNorm2d(features)
+
+    def forward(self, feature_map: Tensor) -> Tensor:
+        vector: Tensor = self.norm(self.convolution(feature_map))
+        return vector.flatten(1)
+
+
+def create_pooling(name: str, features: int, size: tuple[int, int]) -> tuple[nn.Module, int]:
+    """``gap``, ``gem``, ``gdc`` or ``flatten`` over maps (N, features, *size), and the width of its vectors."""
+    height, width = size
+    made: dict[str, tuple[nn.Module, int]] = {"gap": (GAP(), features), "gem": (GeM(), features)}
+    made["flatten"] = (nn.Flatten(), features * height * width)
+    return (GDC(features, size), features) if name == "gdc" else made[name]
