@@ -2,40 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from reid_cckd.files import atomic_path
+from reid_cckd.report.canvas import colour, figure_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 Row = Mapping[str, Any]
 
 _PLACE = ("step", "epoch")
 _SCORES = {"mean_ap": "mAP (%)", "rank1": "rank-1 (%)"}  # fractions in the log, the panels that come first
-_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")  # Okabe and Ito's
-_STYLE: Any = {
-    "font.size": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": "#868e96",
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "axes.titlelocation": "left",
-    "axes.titleweight": "bold",
-    "axes.titlesize": 11,
-    "axes.labelcolor": "#495057",
-    "xtick.color": "#495057",
-    "ytick.color": "#495057",
-    "grid.color": "#e9ecef",
-    "lines.linewidth": 1.8,
-    "legend.frameon": False,
-}
 
 
 def training_curves(path: str | os.PathLike[str], runs: Mapping[str, Sequence[Row]], title: str = "") -> None:
@@ -51,17 +31,17 @@ def training_curves(path: str | os.PathLike[str], runs: Mapping[str, Sequence[Ro
     panels = _panels(runs)
     if not panels:
         raise ValueError("runs hold no value to draw: expected rows with step, epoch and loss or mean_ap")
-    with _figure(path, len(panels), title) as (figure, axes):
+    with figure_of(path, len(panels), title) as (figure, axes):
         for axis, key in zip(axes, panels, strict=True):
             _draw_panel(axis, key, runs)
         if len(runs) > 1:
-            handles = [axes[0].plot([], color=_colour(number), label=name)[0] for number, name in enumerate(runs)]
+            handles = [axes[0].plot([], color=colour(number), label=name)[0] for number, name in enumerate(runs)]
             figure.legend(handles=handles, loc="outside lower center", ncols=min(len(runs), 6))
 
 
 def cmc_curves(path: str | os.PathLike[str], runs: Mapping[str, Mapping[int, float]], title: str = "") -> None:
     """Draw a PNG of cumulative match characteristics: name -> {rank: fraction}."""
-    with _figure(path, 1, title) as (_, (axis,)):
+    with figure_of(path, 1, title) as (_, (axis,)):
         _draw_rates(axis, runs)
         if max((rank for cmc in runs.values() for rank in cmc), default=0) > 50:
             axis.set_xscale("log")
@@ -70,7 +50,7 @@ def cmc_curves(path: str | os.PathLike[str], runs: Mapping[str, Mapping[int, flo
 
 def roc_curves(path: str | os.PathLike[str], runs: Mapping[str, Mapping[float, float]], title: str = "") -> None:
     """Draw a PNG of true positive rates over false positive rates, the latter logarithmic: name -> {fpr: tpr}."""
-    with _figure(path, 1, title) as (_, (axis,)):
+    with figure_of(path, 1, title) as (_, (axis,)):
         _draw_rates(axis, runs)
         axis.set_xscale("log")
         axis.set(xlabel="false positive rate", ylabel="true positive rate (%)")
@@ -80,7 +60,7 @@ def _draw_rates(axis: Axes, runs: Mapping[str, Mapping[Any, float]]) -> None:
     for number, (name, rates) in enumerate(runs.items()):
         x = sorted(rates)
         y = [100 * rates[value] for value in x]
-        axis.plot(x, y, color=_colour(number), marker="o", markersize=4, label=name)
+        axis.plot(x, y, color=colour(number), marker="o", markersize=4, label=name)
     axis.legend(loc="lower right")
 
 
@@ -97,27 +77,6 @@ def _is_evaluation(row: Row) -> bool:
     return "mean_ap" in row
 
 
-@contextlib.contextmanager
-def _figure(path: str | os.PathLike[str], count: int, title: str) -> Iterator[tuple[Figure, list[Axes]]]:
-    """A figure of ``count`` panels, saved on leaving; drawn without pyplot, so no caller's figure is touched."""
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
-    columns = min(count, 2 if count in (2, 4) else 3)
-    lines = math.ceil(count / columns)
-    size = (6.4, 4.4) if count == 1 else (4.3 * columns, 0.8 + 2.6 * lines)
-    with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=size, layout="constrained")
-        axes = figure.subplots(lines, columns, squeeze=False).ravel().tolist()
-        for axis in axes[count:]:
-            axis.remove()
-        if title:
-            figure.suptitle(title, x=0.01, ha="left", fontsize=13, fontweight="bold")
-        yield figure, axes[:count]
-        with atomic_path(path) as temporary:
-            figure.savefig(temporary, format="png", dpi=120)
-
-
 def _draw_panel(axis: Axes, key: str, runs: Mapping[str, Sequence[Row]]) -> None:
     by_epoch = all(_epochs_per_step(rows) for rows in runs.values())
     for number, rows in enumerate(runs.values()):
@@ -126,7 +85,7 @@ def _draw_panel(axis: Axes, key: str, runs: Mapping[str, Sequence[Row]]) -> None
         if points:
             x, y = zip(*points, strict=True)
             draw = _draw_score if key in _SCORES else _draw_line if key == "lr" else _draw_noisy
-            draw(axis, x, y, _colour(number))
+            draw(axis, x, y, colour(number))
     axis.set_title("learning rate" if key == "lr" else _SCORES.get(key, key))
     axis.set_xlabel("epoch" if by_epoch else "step")
     axis.set_xlim(left=0)
@@ -136,20 +95,20 @@ def _draw_panel(axis: Axes, key: str, runs: Mapping[str, Sequence[Row]]) -> None
         axis.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3))
 
 
-def _draw_score(axis: Axes, x: Sequence[float], y: Sequence[float], colour: str) -> None:
+def _draw_score(axis: Axes, x: Sequence[float], y: Sequence[float], ink: str) -> None:
     percent = [100 * value for value in y]
-    axis.plot(x, percent, color=colour, marker="o", markersize=3.5)
+    axis.plot(x, percent, color=ink, marker="o", markersize=3.5)
     text, end = f"{percent[-1]:.1f}", (x[-1], percent[-1])
-    axis.annotate(text, end, (5, 0), textcoords="offset points", color=colour, fontsize=9, va="center")
+    axis.annotate(text, end, (5, 0), textcoords="offset points", color=ink, fontsize=9, va="center")
 
 
-def _draw_line(axis: Axes, x: Sequence[float], y: Sequence[float], colour: str) -> None:
-    axis.plot(x, y, color=colour)
+def _draw_line(axis: Axes, x: Sequence[float], y: Sequence[float], ink: str) -> None:
+    axis.plot(x, y, color=ink)
 
 
-def _draw_noisy(axis: Axes, x: Sequence[float], y: Sequence[float], colour: str) -> None:
-    axis.plot(x, y, color=colour, linewidth=1, alpha=0.25)
-    axis.plot(x, _running_mean(y, max(1, len(y) // 25)), color=colour)
+def _draw_noisy(axis: Axes, x: Sequence[float], y: Sequence[float], ink: str) -> None:
+    axis.plot(x, y, color=ink, linewidth=1, alpha=0.25)
+    axis.plot(x, _running_mean(y, max(1, len(y) // 25)), color=ink)
 
 
 def _running_mean(values: Sequence[float], width: int) -> list[float]:
@@ -170,7 +129,3 @@ def _epochs_per_step(rows: Sequence[Row]) -> float:
 
 def _is_value(value: Any) -> bool:
     return isinstance(value, int | float) and math.isfinite(value)
-
-
-def _colour(number: int) -> str:
-    return _COLOURS[number % len(_COLOURS)]
