@@ -5,11 +5,14 @@ from reid_cckd.data.check import CheckReport, check_manifest
 from reid_cckd.data.dataset import ImageDataset, collate
 from reid_cckd.data.images import BadImage, DamagedImageError, read_image
 from reid_cckd.data.layouts import LAYOUTS, read_market1501, read_msmt17
-from reid_cckd.data.manifest import Counts, Manifest
+from reid_cckd.data.manifest import ROLES, UNLABELLED, Counts, Manifest
+from reid_cckd.data.sources import Source
 from reid_cckd.data.synthetic import ensure_pedestrians, write_pedestrians
 
 __all__ = [
     "LAYOUTS",
+    "ROLES",
+    "UNLABELLED",
     "Augment",
     "BadImage",
     "CheckReport",
@@ -17,6 +20,7 @@ __all__ = [
     "DamagedImageError",
     "ImageDataset",
     "Manifest",
+    "Source",
     "build_augment",
     "check_manifest",
     "collate",

@@ -13,9 +13,10 @@ from PIL import Image
 from tqdm import tqdm
 
 from reid_cckd.data.folders import SHOWN
-from reid_cckd.data.images import BadImage, image_or_reason, in_threads
-from reid_cckd.data.manifest import ROLES, Counts, Manifest
+from reid_cckd.data.images import BadImage, in_threads
+from reid_cckd.data.manifest import UNLABELLED, Counts, Manifest
 from reid_cckd.data.published import PUBLISHED
+from reid_cckd.data.sources import Files
 
 FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".bmp": "BMP"}
 
@@ -91,9 +92,10 @@ def check_manifest(manifest: Manifest, workers: int | None = None) -> CheckRepor
 
 def _inspect(manifest: Manifest, row: int) -> tuple[str, bool]:
     """What is wrong with an image, if anything, and whether that makes it useless."""
-    path = manifest.path(row)
-    decoded = image_or_reason(path)
-    return (decoded, True) if isinstance(decoded, str) else (_disguise(path), False)
+    decoded = manifest.image_or_reason(row)
+    if isinstance(decoded, str):
+        return decoded, True
+    return (_disguise(manifest.path(row)) if isinstance(manifest.reader, Files) else ""), False
 
 
 def _disguise(path: Path) -> str:
@@ -104,6 +106,7 @@ def _disguise(path: Path) -> str:
 
 def _shared_ids(manifest: Manifest) -> tuple[int, ...]:
     train, test = manifest.select("train"), manifest.select("query", "gallery")
+    test = test.take(test.labels != UNLABELLED)
     return tuple(np.intersect1d(train.labels, test.labels).tolist())
 
 
@@ -118,7 +121,7 @@ def _hopeless_queries(manifest: Manifest) -> tuple[str, ...]:
 
 def _rows(counts: dict[str, Counts], published: dict[str, Counts] | None) -> list[str]:
     lines = [f"{'':8}" + "".join(f"{column:>22}" for column in Counts._fields)]
-    for role in ROLES:
+    for role in counts:
         cells = [_cell(role, column, counts, published) for column in Counts._fields]
         lines.append(f"{role:8}" + "".join(f"{cell:>22}" for cell in cells))
     lines.append("(published)" if published else "(no published numbers to compare with)")
@@ -126,8 +129,8 @@ def _rows(counts: dict[str, Counts], published: dict[str, Counts] | None) -> lis
 
 
 def _cell(role: str, column: str, counts: dict[str, Counts], published: dict[str, Counts] | None) -> str:
-    have = getattr(counts[role], column)
-    return f"{have:,} ({getattr(published[role], column):,})" if published else f"{have:,}"
+    have, expected = getattr(counts[role], column), (published or {}).get(role)
+    return f"{have:,} ({getattr(expected, column):,})" if expected else f"{have:,}"
 
 
 def _finding(noun: str, what: str, total: int | None, items: Sequence[str]) -> list[str]:

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from reid_cckd.batch import Batch
 from reid_cckd.data.augment import Augment
 from reid_cckd.data.folders import SHOWN
-from reid_cckd.data.images import BadImage, DamagedImageError, image_or_reason, in_threads, read_image
+from reid_cckd.data.images import BadImage, DamagedImageError, in_threads
 from reid_cckd.data.manifest import Manifest
 from reid_cckd.errors import DataError
 
@@ -84,10 +84,7 @@ class ImageDataset(Dataset[Item]):
         return items
 
     def _item(self, index: int, repeat: int) -> Item:
-        if self._pixels is None:
-            image = read_image(self.manifest.path(index), self.image_size)
-        else:
-            image = self._pixels[index].numpy()
+        image = self.manifest.read(index, self.image_size) if self._pixels is None else self._pixels[index].numpy()
         if self.augment is not None:
             image = self.augment(image, seed=self.seed, epoch=int(self._epoch), index=index, repeat=repeat)
         return torch.from_numpy(image.transpose(2, 0, 1)), int(self.labels[index]), index
@@ -97,7 +94,7 @@ class ImageDataset(Dataset[Item]):
         total, bad = len(manifest), list[BadImage]()
         pixels = torch.empty((total if keep else 1, *self.image_size, 3), dtype=torch.uint8)
         size = f"{pixels.nbytes / 1e6:,.0f} MB" if keep else "check"
-        decoded = in_threads(lambda row: image_or_reason(manifest.path(row), self.image_size), range(total))
+        decoded = in_threads(lambda row: manifest.image_or_reason(row, self.image_size), range(total))
         for row, image in enumerate(tqdm(decoded, f"decode ({size})", total, delay=1, leave=False, disable=None)):
             if isinstance(image, str):
                 bad.append(BadImage(row, manifest.paths[row], image))

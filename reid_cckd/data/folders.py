@@ -106,6 +106,11 @@ def _nearby(base: Path, limit: int = 200) -> Iterator[Path]:
         yield from islice([*children, *grandchildren], limit)
 
 
+def folders_of(folder: Path) -> list[str]:
+    """Names of the folders in ``folder``, hidden ones left out."""
+    return [name[:-1] for name in _entries(folder) if name.endswith("/") and not name.startswith(".")]
+
+
 def _entries(folder: Path) -> list[str]:
     try:
         with os.scandir(folder) as entries:

@@ -6,9 +6,12 @@ part of a truncated file with grey and says nothing.
 
 from __future__ import annotations
 
+import io
+import itertools
 import os
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -20,6 +23,10 @@ from reid_cckd.errors import DataError
 
 Pixels = NDArray[np.uint8]
 T = TypeVar("T")
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
+MAX_PIXELS = 2**26  # 201 MB decoded: a file that claims more is a bomb or no photograph
+UNDECODABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
 
 
 class BadImage(NamedTuple):
@@ -37,6 +44,14 @@ class DamagedImageError(DataError):
         # torch raises a worker's error again as type(error)("Caught ... traceback ... DamagedImageError: message").
         super().__init__(message.rpartition(f"{type(self).__name__}: ")[2].strip())
 
+    @classmethod
+    def of(cls, path: str | os.PathLike[str], reason: str) -> DamagedImageError:
+        """The error of one image."""
+        return cls(
+            f"{path} cannot be decoded: {reason}. Restore the file, or let the run skip damaged images "
+            "(on_bad_image: skip)."
+        )
+
 
 def read_image(path: str | os.PathLike[str], size: tuple[int, int] | None = None) -> Pixels:
     """The image as (H, W, 3) uint8 RGB, resized to ``size`` = (H, W) with antialiased bilinear filtering if given.
@@ -46,10 +61,7 @@ def read_image(path: str | os.PathLike[str], size: tuple[int, int] | None = None
     """
     image = image_or_reason(path, size)
     if isinstance(image, str):
-        raise DamagedImageError(
-            f"{path} cannot be decoded: {image}. Restore the file, or let the run skip damaged images "
-            "(on_bad_image: skip)."
-        )
+        raise DamagedImageError.of(path, image)
     return image
 
 
@@ -58,30 +70,63 @@ def image_or_reason(path: str | os.PathLike[str], size: tuple[int, int] | None =
     try:
         with Image.open(path) as image:
             return _pixels(image, size)
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        return _reason(Path(path), error)
+    except UNDECODABLE as error:
+        return _reason_of_file(Path(path), error)
+
+
+def decode(encoded: bytes, size: tuple[int, int] | None = None) -> Pixels | str:
+    """`image_or_reason` of the bytes of an image file."""
+    try:
+        with Image.open(io.BytesIO(encoded)) as image:
+            return _pixels(image, size)
+    except UNDECODABLE as error:
+        return _reason(error) if encoded else "it is empty (0 bytes)"
+
+
+def resize(pixels: Pixels, size: tuple[int, int] | None) -> Pixels:
+    """A copy of (H, W, 3) uint8 pixels, resized to ``size`` = (H, W) as decoding does it."""
+    if size is None or pixels.shape[:2] == tuple(size):
+        return pixels.copy()
+    return _pixels(Image.fromarray(pixels), size)
 
 
 def _pixels(image: Image.Image, size: tuple[int, int] | None) -> Pixels:
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise ValueError(f"it claims {width} x {height} pixels, more than {MAX_PIXELS:,}")
     rgb = image.convert("RGB")
     if size is not None and rgb.size != (size[1], size[0]):
         rgb = rgb.resize((size[1], size[0]), Image.Resampling.BILINEAR)
     return np.array(rgb)  # a copy: a view of Pillow's buffer is read-only, which torch warns about
 
 
-def _reason(file: Path, error: Exception) -> str:
+def _reason_of_file(file: Path, error: Exception) -> str:
     if not file.exists():
         return "the file is missing"
     if file.is_dir():
         return "it is a folder"
     if file.stat().st_size == 0:
         return "the file is empty (0 bytes)"
+    return _reason(error)
+
+
+def _reason(error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
         return "it is not an image, or its beginning is damaged"
     return str(error).rstrip(".") or type(error).__name__
 
 
 def in_threads(work: Callable[[int], T], rows: Iterable[int], workers: int | None = None) -> Iterator[T]:
-    """``work`` of every row, in order, by one thread per processor unless told: Pillow decodes without the GIL."""
-    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
-        yield from pool.map(work, rows)
+    """``work`` of every row, in order, by one thread per processor unless told: Pillow decodes without the GIL.
+
+    Threads run at most 32 rows each ahead of who consumes them, so that millions of rows need no memory.
+    """
+    count, waiting, queue = workers or os.cpu_count() or 1, iter(rows), deque[Future[T]]()
+    with ThreadPoolExecutor(count) as pool:
+        try:
+            queue.extend(pool.submit(work, row) for row in itertools.islice(waiting, 32 * count))
+            while queue:
+                yield queue.popleft().result()
+                queue.extend(pool.submit(work, row) for row in itertools.islice(waiting, 1))
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)

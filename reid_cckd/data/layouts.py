@@ -15,11 +15,13 @@ from pathlib import Path
 
 import numpy as np
 
+from reid_cckd.data.cifar import CIFAR10, CIFAR100, read_cifar
+from reid_cckd.data.class_folders import read_class_folders, read_identities
 from reid_cckd.data.folders import SHOWN, Listing, Tree, describe, find_tree
-from reid_cckd.data.manifest import ROLES, Manifest, concatenate
+from reid_cckd.data.images import SUFFIXES
+from reid_cckd.data.manifest import Manifest, concatenate
 from reid_cckd.errors import DataError, did_you_mean
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
 PERSON_CAMERA = re.compile(r"(-?\d+)_c(\d+)")  # 0002_c1s1_000451_03.jpg, VeRi's 0002_c002_00030600_0.jpg
 MSMT17_CAMERA = re.compile(r"[^_]+_[^_]+_(\d+)(?:_|\.)")  # the base name: folders above it may hold underscores too
 MSMT17_REPACK = re.compile(r"(-?\d+)_(?:c|\d+_)(\d+)")  # a repack keeps MSMT17's names or takes Market-1501's
@@ -90,6 +92,11 @@ LAYOUTS: dict[str, Reader] = {
     "msmt17": read_msmt17,
     "synthetic": partial(read_msmt17, name="synthetic pedestrians"),
     **{key: partial(read_market_style, style=style) for key, style in MARKET_STYLE.items()},
+    "cifar10": partial(read_cifar, kind=CIFAR10),
+    "cifar100": partial(read_cifar, kind=CIFAR100),
+    "imagenet": partial(read_class_folders, name="ImageNet-1k", homes=("", "ILSVRC/Data/CLS-LOC", "imagenet")),
+    "class_folders": read_class_folders,
+    "identities": read_identities,
 }
 
 
@@ -169,7 +176,7 @@ def _missing_files(home: Path, name: str, missing: list[str], total: int) -> str
 
 
 def _read_folders(home: Path, title: str, folders: tuple[str, ...], pattern: re.Pattern[str]) -> Manifest:
-    parts = zip(ROLES, folders, strict=True)
+    parts = zip(("train", "query", "gallery"), folders, strict=True)
     return concatenate(title, home, [(role, _read_folder(home, folder, pattern)) for role, folder in parts])
 
 

@@ -10,7 +10,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-ROLES = ("train", "query", "gallery")
+from reid_cckd.data.images import DamagedImageError, Pixels
+from reid_cckd.data.sources import Files, Numbered, Source
+
+# Identification looks for the people of "query" in "gallery"; a classifier, or pairs of faces, are scored on "test",
+# and "val" is what a set holds back from its training images for choosing.
+ROLES = ("train", "val", "test", "query", "gallery")
+UNLABELLED = -1
 
 
 class Counts(NamedTuple):
@@ -25,8 +31,10 @@ class Counts(NamedTuple):
 class Manifest:
     """N images of one data set; nothing in it can be changed.
 
-    ``paths`` are relative to ``root``. ``labels``: (N,) int64 person ids, one number being one person throughout the
-    table. ``cameras``: (N,) int64. ``roles``: (N,) of "train", "query" or "gallery".
+    ``paths`` are relative to ``root``; ``source`` reads them (files unless told). ``labels``: (N,) int64 ids of
+    people or classes, one number being one person throughout the table, `UNLABELLED` (-1) for an image of nobody
+    knows whom. ``cameras``: (N,) int64, all 0 where a set has none. ``roles``: (N,) of `ROLES`. ``superclasses``:
+    (N,) int64 of coarser classes, or None.
 
     Raises:
         ValueError: columns of different lengths, or a role of another name.
@@ -34,13 +42,17 @@ class Manifest:
 
     name: str
     root: Path
-    paths: tuple[str, ...]
+    paths: tuple[str, ...] | Numbered
     labels: NDArray[np.int64]
     cameras: NDArray[np.int64]
     roles: NDArray[np.str_]
+    superclasses: NDArray[np.int64] | None = None
+    source: Source | None = None
 
     def __post_init__(self) -> None:
         columns: dict[str, Any] = {"labels": np.int64, "cameras": np.int64, "roles": np.str_}
+        if self.superclasses is not None:
+            columns["superclasses"] = np.int64
         for column, dtype in columns.items():
             value = np.array(getattr(self, column), dtype=dtype)  # a copy: the caller's array stays writable
             if value.shape != (len(self.paths),):
@@ -50,24 +62,46 @@ class Manifest:
         if unknown := set(np.unique(self.roles).tolist()) - set(ROLES):
             raise ValueError(f"roles has {sorted(unknown)}, expected some of {ROLES}")
         object.__setattr__(self, "root", Path(self.root))
-        object.__setattr__(self, "paths", tuple(self.paths))
+        if not isinstance(self.paths, Numbered):
+            object.__setattr__(self, "paths", tuple(self.paths))
 
     def __len__(self) -> int:
         return len(self.paths)
 
+    @property
+    def reader(self) -> Source:
+        """What reads the images: ``source``, or files below ``root``."""
+        return Files(self.root) if self.source is None else self.source
+
     def path(self, row: int) -> Path:
-        """Where image ``row`` lies."""
+        """Where image ``row`` lies; a record of a pack is ``.../train.rec:17``."""
         return self.root / self.paths[row]
+
+    def image_or_reason(self, row: int, size: tuple[int, int] | None = None) -> Pixels | str:
+        """Image ``row`` as (H, W, 3) uint8 RGB, resized to ``size`` = (H, W), or in a few words why there is none."""
+        return self.reader.image_or_reason(self.paths[row], size)
+
+    def read(self, row: int, size: tuple[int, int] | None = None) -> Pixels:
+        """Image ``row`` as (H, W, 3) uint8 RGB, resized to ``size`` = (H, W) if given.
+
+        Raises:
+            DamagedImageError: it is missing, empty, truncated or no image.
+        """
+        image = self.image_or_reason(row, size)
+        if isinstance(image, str):
+            raise DamagedImageError.of(self.path(row), image)
+        return image
 
     def take(self, rows: NDArray[np.bool_] | NDArray[np.int64]) -> Manifest:
         """The rows of a boolean mask (N,) or of indices, in their order."""
-        chosen = np.flatnonzero(rows) if rows.dtype == np.bool_ else rows
+        chosen: NDArray[np.int64] = np.flatnonzero(rows) if rows.dtype == np.bool_ else rows.astype(np.int64)
         return replace(
             self,
-            paths=tuple(self.paths[row] for row in chosen),
+            paths=_take(self.paths, chosen),
             labels=self.labels[chosen],
             cameras=self.cameras[chosen],
             roles=self.roles[chosen],
+            superclasses=None if self.superclasses is None else self.superclasses[chosen],
         )
 
     def select(self, *roles: str) -> Manifest:
@@ -81,17 +115,28 @@ class Manifest:
         return self.take(np.isin(self.roles, roles))
 
     def contiguous_labels(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Class indices 0..C-1 in ascending order of person id, and the (C,) ids they stand for."""
-        classes, labels = np.unique(self.labels, return_inverse=True)
-        return labels.astype(np.int64), classes
+        """Class indices 0..C-1 in ascending order of person id, and the (C,) ids they stand for.
+
+        Unlabelled images keep -1 and are no class.
+        """
+        labelled = self.labels != UNLABELLED
+        classes, found = np.unique(self.labels[labelled], return_inverse=True)
+        labels = np.full(len(self), UNLABELLED, dtype=np.int64)
+        labels[labelled] = found
+        return labels, classes
 
     def counts(self) -> dict[str, Counts]:
-        """Images, people and cameras of every role, empty roles included."""
-        return {role: self._count(self.roles == role) for role in ROLES}
+        """Images, people and cameras of the roles of identification, empty ones included, and of others that occur."""
+        always, occurring = ("train", "query", "gallery"), set(np.unique(self.roles).tolist())
+        return {role: self._count(self.roles == role) for role in ROLES if role in always or role in occurring}
 
     def _count(self, rows: NDArray[np.bool_]) -> Counts:
         people, cameras = np.unique(self.labels[rows]), np.unique(self.cameras[rows])
-        return Counts(int(rows.sum()), len(people), len(cameras))
+        return Counts(int(rows.sum()), int((people != UNLABELLED).sum()), len(cameras))
+
+
+def _take(paths: tuple[str, ...] | Numbered, rows: NDArray[np.int64]) -> tuple[str, ...] | Numbered:
+    return paths.take(rows) if isinstance(paths, Numbered) else tuple(paths[row] for row in rows.tolist())
 
 
 def concatenate(name: str, root: Path, parts: Iterable[tuple[str, list[tuple[str, int, int]]]]) -> Manifest:

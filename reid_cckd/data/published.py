@@ -23,5 +23,8 @@ PUBLISHED: dict[str, dict[str, Counts]] = {
         "query": Counts(1400, 700, 2),
         "gallery": Counts(5328, 700, 2),
     },
+    "CIFAR-10": {"train": Counts(50000, 10, 1), "test": Counts(10000, 10, 1)},
+    "CIFAR-100": {"train": Counts(50000, 100, 1), "test": Counts(10000, 100, 1)},
+    "ImageNet-1k": {"train": Counts(1281167, 1000, 1), "test": Counts(50000, 1000, 1)},
     "VeRi-776": {"train": Counts(37778, 576, 20), "query": Counts(1678, 200, 19), "gallery": Counts(11579, 200, 19)},
 }

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import pickle
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from reid_cckd.data.images import DamagedImageError, in_threads, read_image
+from reid_cckd.data.images import DamagedImageError, decode, in_threads, read_image
 from tests.data.trees import write_image
 
 
@@ -74,3 +75,35 @@ def test_the_error_can_be_pickled(tmp_path: Path) -> None:
 @pytest.mark.parametrize("workers", [1, 3, None])
 def test_threads_keep_the_order(workers: int | None) -> None:
     assert list(in_threads(lambda row: row * row, range(50), workers)) == [row * row for row in range(50)]
+
+
+def test_a_bomb_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    Image.new("L", (64, 64)).save(buffer, "JPEG")
+    whole = buffer.getvalue()
+    start = whole.index(b"\xff\xc0") + 5  # height and width of the frame
+    bomb = whole[:start] + b"\x23\x28\x23\x28" + whole[start + 4 :]
+    assert "9000 x 9000 pixels" in str(decode(bomb))
+    (tmp_path / "a.jpg").write_bytes(bomb)
+    with pytest.raises(DamagedImageError, match="9000 x 9000 pixels"):
+        read_image(tmp_path / "a.jpg")
+
+
+def test_bytes_are_decoded_as_files_are(tmp_path: Path) -> None:
+    path = write_image(tmp_path / "a.png")
+    np.testing.assert_array_equal(decode(path.read_bytes(), (4, 4)), read_image(path, (4, 4)))
+    assert "0 bytes" in str(decode(b""))
+    assert "not an image" in str(decode(b"404"))
+
+
+def test_threads_do_not_run_far_ahead() -> None:
+    started: list[int] = []
+    rows = in_threads(lambda row: started.append(row) or row, range(10_000), workers=2)  # type: ignore[func-returns-value]
+    assert next(rows) == 0
+    rows.close()  # type: ignore[attr-defined]
+    assert len(started) <= 66
+
+
+def test_an_error_in_a_thread_arrives() -> None:
+    with pytest.raises(ZeroDivisionError):
+        list(in_threads(lambda row: 1 // (5 - row), range(10_000), workers=2))

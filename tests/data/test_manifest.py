@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reid_cckd.data.manifest import Counts, Manifest
+from reid_cckd.data.manifest import UNLABELLED, Counts, Manifest
+from reid_cckd.data.sources import Numbered
 
 
 def make(labels: list[int], roles: list[str]) -> Manifest:
@@ -64,3 +65,36 @@ def test_columns_of_another_length_and_unknown_roles_are_refused() -> None:
         make([1], ["probe"])
     with pytest.raises(ValueError, match="probe"):
         make([1], ["train"]).select("probe")
+
+
+def test_unlabelled_images_are_no_class() -> None:
+    manifest = make([4, UNLABELLED, 9, UNLABELLED], ["train"] * 4)
+    labels, classes = manifest.contiguous_labels()
+    assert (labels.tolist(), classes.tolist()) == ([0, -1, 1, -1], [4, 9])
+    assert manifest.counts()["train"] == Counts(4, 2, 2)
+
+
+def test_roles_of_classification_are_counted_where_they_occur() -> None:
+    manifest = make([1, 1, 2], ["train", "test", "val"])
+    assert list(manifest.counts()) == ["train", "val", "test", "query", "gallery"]
+    assert manifest.select("test").paths == ("1.jpg",)
+
+
+def test_superclasses_travel_with_their_rows() -> None:
+    labels, roles = np.array([1, 2, 3]), np.array(["train"] * 3)
+    manifest = Manifest("toy", Path(), ("a", "b", "c"), labels, labels, roles, superclasses=np.array([7, 8, 9]))
+    taken = manifest.take(np.array([2, 0])).superclasses
+    assert taken is not None
+    assert taken.tolist() == [9, 7]
+    assert make([1], ["train"]).superclasses is None
+    with pytest.raises(ValueError, match="superclasses has shape"):
+        Manifest("toy", Path(), ("a",), np.array([1]), np.array([0]), np.array(["train"]), superclasses=labels)
+
+
+def test_numbered_paths_are_paths() -> None:
+    paths = Numbered("train.rec", np.array([5, 7, 2**40]))
+    assert list(paths) == ["train.rec:5", "train.rec:7", f"train.rec:{2**40}"] == [paths[row] for row in range(3)]
+    assert list(paths[1:]) == list(paths.take(np.array([1, 2])))
+    assert np.asarray(paths).tolist() == list(paths)
+    manifest = Manifest("toy", Path("root"), paths, np.arange(3), np.arange(3), np.array(["train"] * 3))
+    assert manifest.take(np.array([1])).path(0) == Path("root/train.rec:7")

@@ -1,0 +1,91 @@
+"""Where the images of a manifest come from: files, records of a pack, rows of a pickle, a packed cache."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reid_cckd.data.images import Pixels, image_or_reason
+
+
+class Source(Protocol):
+    """Reads one image by its path in the manifest.
+
+    A source is shared by every part of a manifest, is read by many threads at once, and reaches the workers of a
+    DataLoader by fork or by pickling; it therefore keeps no position in a file, and what it has in memory is read
+    again by a process that did not inherit it.
+    """
+
+    def image_or_reason(self, path: str, size: tuple[int, int] | None = None) -> Pixels | str:
+        """(H, W, 3) uint8 RGB, resized to ``size`` if given, or in a few words why there is none."""
+
+    def encoded(self, path: str) -> bytes | None:
+        """The bytes of the image file, or None where bare pixels are kept. Raises DataError where there are none."""
+
+    def stamp(self, path: str) -> tuple[int, int]:
+        """(bytes, time of change) of what ``path`` is read from: another one means other content."""
+
+
+@dataclass(frozen=True)
+class Files:
+    """Image files below ``root``."""
+
+    root: Path
+
+    def image_or_reason(self, path: str, size: tuple[int, int] | None = None) -> Pixels | str:
+        return image_or_reason(self.root / path, size)
+
+    def encoded(self, path: str) -> bytes:
+        return (self.root / path).read_bytes()
+
+    def stamp(self, path: str) -> tuple[int, int]:
+        return file_stamp(self.root / path)
+
+
+class Numbered(Sequence[str]):
+    """Paths such as ``train.rec:17``, made when asked for: a record of a pack of millions costs eight bytes.
+
+    Part ``number`` of a path is what ``number_of`` returns.
+    """
+
+    def __init__(self, prefix: str, numbers: NDArray[Any]) -> None:
+        self.prefix = prefix
+        self.numbers: NDArray[np.int64] = np.asarray(numbers, dtype=np.int64)
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> Numbered: ...
+    def __getitem__(self, index: int | slice) -> str | Numbered:
+        if isinstance(index, slice):
+            return Numbered(self.prefix, self.numbers[index])
+        return f"{self.prefix}:{self.numbers[index]}"
+
+    def __iter__(self) -> Iterator[str]:
+        return (f"{self.prefix}:{number}" for number in self.numbers.tolist())
+
+    def take(self, rows: NDArray[np.int64]) -> Numbered:
+        """The paths of these rows, in their order."""
+        return Numbered(self.prefix, self.numbers[rows])
+
+
+def number_of(path: str) -> int:
+    """17 of ``train.rec:17``."""
+    return int(path.rpartition(":")[2])
+
+
+def file_stamp(path: Path) -> tuple[int, int]:
+    """(bytes, time of change in ns) of a file; (-1, 0) of one that is missing."""
+    try:
+        found = path.stat()
+    except OSError:
+        return -1, 0
+    return found.st_size, found.st_mtime_ns
