@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,7 +19,21 @@ from reid_cckd.build import image_dataset, plain_loader
 from reid_cckd.data import ImageDataset, Manifest
 from reid_cckd.engine import Embeddings, extract
 from reid_cckd.errors import DataError
-from reid_cckd.evaluation import RetrievalResult, evaluate_retrieval
+from reid_cckd.evaluation import Reranking, RetrievalResult, evaluate_retrieval, expand_queries
+
+
+@dataclass(frozen=True)
+class Refinement:
+    """What is done to a ranking beyond comparing embeddings: k-reciprocal re-ranking, alpha query expansion (k, alpha).
+
+    Expansion replaces queries and gallery before anything is ranked.
+    """
+
+    reranking: Reranking | None = None
+    expansion: tuple[int, float] | None = None
+
+
+PLAIN = Refinement()
 
 
 @dataclass
@@ -42,13 +59,26 @@ class Judge:
         """mAP, CMC and mINP of the configured protocol."""
         return evaluate_embeddings(query, gallery, self.settings)
 
+    def index(self, part: Manifest, source: str) -> Embeddings:
+        """The rows of embeddings to be, and what these will depend on; the vectors are still empty."""
+        text = json.dumps([part.paths, part.labels.tolist(), part.cameras.tolist(), part.roles.tolist()])
+        about = {
+            "source": source,
+            "data": part.name,
+            "images": hashlib.sha256(text.encode()).hexdigest(),
+            "image_size": list(self.data.image_size),
+            "on": self.settings.on,
+            "flip": self.settings.flip,
+        }
+        empty = np.empty((len(part), 0), dtype=np.float32)
+        return Embeddings(empty, part.labels, part.cameras, np.array(part.paths, dtype=np.str_), part.roles, about)
+
     def _embed_role(self, network: nn.Module, role: str, source: str) -> Embeddings:
         dataset = self._dataset(role)
         batches = plain_loader(dataset, self.settings.batch_size, self.data.workers)
         options: dict[str, Any] = {"on": self.settings.on, "flip": self.settings.flip}
         vectors = extract(network, batches, len(dataset), device=self.device, precision=self.precision, **options)
-        part = dataset.manifest
-        return Embeddings(vectors.numpy(), part.labels, part.cameras, np.asarray(part.paths), source)
+        return replace(self.index(dataset.manifest, source), vectors=vectors.numpy())
 
     def _dataset(self, role: str) -> ImageDataset:
         if role not in self._datasets:
@@ -59,11 +89,22 @@ class Judge:
         return self._datasets[role]
 
 
-def evaluate_embeddings(query: Embeddings, gallery: Embeddings, settings: configuration.Evaluation) -> RetrievalResult:
+def evaluate_embeddings(
+    query: Embeddings,
+    gallery: Embeddings,
+    settings: configuration.Evaluation,
+    refinement: Refinement = PLAIN,
+    device: torch.device | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> RetrievalResult:
     """The exact metrics of saved or fresh embeddings."""
+    rows: tuple[Any, Any] = (query.vectors, gallery.vectors)
+    if refinement.expansion is not None:
+        k, alpha = refinement.expansion
+        expand = partial(expand_queries, gallery=rows[1], k=k, alpha=alpha, device=device)
+        rows = (expand(rows[0]), expand(rows[1]))
     return evaluate_retrieval(
-        query.vectors,
-        gallery.vectors,
+        *rows,
         query.labels,
         gallery.labels,
         query.cameras,
@@ -71,6 +112,9 @@ def evaluate_embeddings(query: Embeddings, gallery: Embeddings, settings: config
         ranks=settings.ranks,
         convention=settings.convention,
         cameras=settings.cameras,
+        reranking=refinement.reranking,
+        device=device,
+        progress=progress,
     )
 
 
@@ -80,14 +124,17 @@ def scores(result: RetrievalResult) -> dict[str, float]:
     return {"mean_ap": result.mean_ap, "mean_inp": result.mean_inp, **cmc}
 
 
-def protocol(settings: configuration.Evaluation, result: RetrievalResult) -> dict[str, Any]:
+def protocol(
+    settings: configuration.Evaluation, result: RetrievalResult, refinement: Refinement = PLAIN
+) -> dict[str, Any]:
     """What must be known to compare a result with another."""
     return {
         "convention": settings.convention,
         "cameras": settings.cameras,
         "flip": settings.flip,
         "embedding": settings.on,
-        "re_ranking": "none",
+        "re_ranking": "none" if result.reranking is None else asdict(result.reranking),
+        "query_expansion": "none" if refinement.expansion is None else list(refinement.expansion),
         "valid_queries": result.num_valid_queries,
         "queries": result.num_queries,
         "gallery": result.num_gallery,

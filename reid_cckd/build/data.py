@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset, Subset
 
 from reid_cckd import config as configuration
 from reid_cckd.config import hint
@@ -45,8 +45,9 @@ def image_dataset(
     return dataset
 
 
-def plain_loader(dataset: ImageDataset, batch_size: int, workers: int) -> DataLoader[Any]:
-    """Every image once, in order."""
+def plain_loader(dataset: ImageDataset, batch_size: int, workers: int, start: int = 0) -> DataLoader[Any]:
+    """Every image from number ``start`` on once, in order."""
+    rest: Dataset[Any] = Subset(dataset, range(start, len(dataset))) if start else dataset
     return DataLoader(
-        dataset, batch_size=batch_size, num_workers=workers, collate_fn=collate, worker_init_fn=limit_threads
+        rest, batch_size=batch_size, num_workers=workers, collate_fn=collate, worker_init_fn=limit_threads
     )

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from reid_cckd import config as configuration
 from reid_cckd.config import Config
@@ -26,7 +29,7 @@ class Loaded:
     sha256: str
 
 
-def build_network(config: Config, num_classes: int, pretrained: bool = True) -> Embedder:
+def build_network(config: Config, num_classes: int | None, pretrained: bool = True) -> Embedder:
     """The network of ``config.model``; ``pretrained=False`` leaves weights out that a checkpoint will replace."""
     model = config.model
     return Embedder(
@@ -58,6 +61,30 @@ def load_network(path: str | Path) -> Loaded:
             f"{path}: its weights are of another architecture than its configuration: {reason}"
         ) from error
     return Loaded(network, config, content["classes"], file_hash(path))
+
+
+def timm_network(name: str, overrides: Sequence[str]) -> Loaded:
+    """A timm backbone as it is, its pooled features the embedding; its hash is that of its weights.
+
+    ``overrides`` are key=value pairs; data.root is one of them, and model.pretrained can name a local file.
+
+    Raises:
+        ConfigError: timm has no such model or cannot get its weights, or a key that is wrong or missing.
+    """
+    model = {"backbone": name, "pretrained": True, "neck": "none"}
+    values = {"output": "-", "data": {}, "model": model}
+    config = configuration.config_from_dict(values, f"timm's {name}", overrides)
+    network = build_network(config, None)
+    return Loaded(network, config, [], weights_hash(network))
+
+
+def weights_hash(network: nn.Module) -> str:
+    """SHA-256 over the names and bytes of all parameters and buffers, in hexadecimal."""
+    digest = hashlib.sha256()
+    for name, value in sorted(network.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def precision(config: Config, device: torch.device) -> partial[AbstractContextManager[object]]:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 COMMANDS = {
     "train": "train a teacher or a student from a YAML file",
     "test": "evaluate a checkpoint, or saved embeddings",
+    "extract": "keep a network's embeddings of a data set on disk",
     "data": "check a data set on disk, or write a synthetic one",
     "runs": "compare finished runs, seeds as mean ± std",
     "quickstart": "teacher, student, KD and CCKD on synthetic pedestrians, with a table at the end",

@@ -8,11 +8,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from reid_cckd.assess import Judge, protocol, scores
-from reid_cckd.config import Config, to_dict
+from reid_cckd.assess import PLAIN, Judge, Refinement, protocol, scores
+from reid_cckd.commands.subjects import Subject, subject_of
+from reid_cckd.config import Config
 from reid_cckd.data import Manifest
 from reid_cckd.engine import (
-    Embeddings,
     RunLog,
     Trainer,
     count_macs,
@@ -23,9 +23,19 @@ from reid_cckd.engine import (
 from reid_cckd.evaluation import RetrievalResult, rank_gallery
 from reid_cckd.files import write_json
 from reid_cckd.models import Embedder
-from reid_cckd.report import RankedRow, choose_rows, format_table, provenance, ranked_sheet, training_curves
+from reid_cckd.report import (
+    RankedRow,
+    choose_rows,
+    cmc_curves,
+    format_table,
+    provenance,
+    ranked_sheet,
+    training_curves,
+)
 
 SHEET_RANKS = 10
+CURVE_RANKS = range(1, 51)
+MILLIONS = {"parameters": 2, "macs": 1}  # digits behind the point
 
 
 def counts(manifest: Manifest) -> dict[str, dict[str, int]]:
@@ -54,27 +64,35 @@ def report_run(config: Config, trainer: Trainer, judge: Judge) -> dict[str, Any]
     folder = Path(config.output)
     network = trainer.network
     assert isinstance(network, Embedder)
-    report = report_network(network, config, judge, file_hash(folder / "last.pt"), folder)
+    subject = subject_of(folder.name, network, config, judge, file_hash(folder / "last.pt"))
+    report = report_subject(subject, judge.evaluate(subject.query, subject.gallery), folder)
     training_curves(folder / "curves.png", {folder.name: RunLog(folder / "log.jsonl").rows()})
     return report
 
 
-def report_network(network: Embedder, config: Config, judge: Judge, sha256: str, folder: Path) -> dict[str, Any]:
-    """Evaluate a network, print its table, and write report.json and ranks.png into ``folder``."""
-    query, gallery = judge.embed(network, sha256)
-    result = judge.evaluate(query, gallery)
-    report = {
-        "scores": scores(result),
-        "cost": cost(network),
-        "protocol": protocol(judge.settings, result),
-        "data": {"name": judge.manifest.name, "counts": counts(judge.manifest)},
-        "provenance": provenance(config=to_dict(config), checkpoint_sha256=sha256, device=str(judge.device)),
-    }
+def report_subject(
+    subject: Subject,
+    result: RetrievalResult,
+    folder: Path,
+    refinement: Refinement = PLAIN,
+    more: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Print a result's table and write report.json, cmc.png and, where the images are known, ranks.png."""
+    report: dict[str, Any] = {"scores": scores(result)}
+    if subject.network is not None:
+        report["cost"] = cost(subject.network)
+    report["protocol"] = protocol(subject.settings, result, refinement)
+    if subject.manifest is not None:
+        report["data"] = {"name": subject.manifest.name, "counts": counts(subject.manifest)}
+    sha256, device = subject.query.source, str(subject.device)
+    report["provenance"] = provenance(config=subject.config, checkpoint_sha256=sha256, device=device)
+    report |= more or {}
     write_json(folder / "report.json", report)
-    if judge.settings.sheet_rows:
-        draw_sheet(folder / "ranks.png", query, gallery, result, judge)
-    print(score_table([{"name": folder.name, **report["scores"], **report["cost"]}]))
-    print(f"Report, checkpoints and pictures: {folder}")
+    cmc_curves(folder / "cmc.png", {subject.name: result.cmc_at(CURVE_RANKS)})
+    if subject.settings.sheet_rows and subject.root is not None:
+        draw_sheet(folder / "ranks.png", subject, result)
+    print(score_table([{"name": folder.name, **report["scores"], **report.get("cost", {})}]))
+    print(f"Report and pictures: {folder}")
     return report
 
 
@@ -88,34 +106,35 @@ def cost(network: Embedder) -> dict[str, float]:
 
 
 def score_table(rows: Sequence[Mapping[str, Any]], style: Literal["plain", "markdown"] = "plain") -> str:
-    """An aligned table of names, scores in percent and costs."""
+    """An aligned table of names, scores in percent and costs, where they are known."""
     ranks = [key for key in rows[0] if key.startswith("rank")]
-    shown = [
-        {**row, "parameters": f"{row['parameters'] / 1e6:.2f} M", "macs": f"{row['macs'] / 1e6:.1f} M"} for row in rows
-    ]
+    shown = [{**row, **{key: f"{row[key] / 1e6:.{n}f} M" for key, n in MILLIONS.items() if key in row}} for row in rows]
     titles = {"name": "name", "mean_ap": "mAP", **{key: f"rank-{key[4:]}" for key in ranks}}
     costs = {"parameters": "parameters", "macs": "MACs", "ms_per_image": "ms / image"}
-    return format_table(shown, {**titles, **costs}, percent=["mean_ap", *ranks], style=style)
+    known = {key: title for key, title in costs.items() if key in rows[0]}
+    return format_table(shown, {**titles, **known}, percent=["mean_ap", *ranks], style=style)
 
 
-def draw_sheet(path: Path, query: Embeddings, gallery: Embeddings, result: RetrievalResult, judge: Judge) -> None:
+def draw_sheet(path: Path, subject: Subject, result: RetrievalResult) -> None:
     """A picture of some queries, the hardest among them, each with its first ten of the gallery."""
-    chosen = choose_rows(result.ap, judge.settings.sheet_rows)
-    exclude = judge.settings.cameras == "exclude-same"
-    root, rows = judge.manifest.root, []
-    for number in chosen.tolist():
-        same_id = gallery.labels == query.labels[number]
-        junk = same_id & (gallery.cameras == query.cameras[number]) & exclude
-        kept = np.flatnonzero(~junk)
-        order, similarity = rank_gallery(query.vectors[number : number + 1], gallery.vectors[kept], SHEET_RANKS)
-        ranked = kept[order[0]]
-        rows.append(
-            RankedRow(
-                query=root / str(query.paths[number]),
-                gallery=[root / str(gallery.paths[row]) for row in ranked],
-                is_match=same_id[ranked].tolist(),
-                scores=similarity[0].tolist(),
-                title=f"AP {100 * result.ap[number]:.0f} %",
-            )
-        )
-    ranked_sheet(path, rows, f"{judge.manifest.name}: mAP {100 * result.mean_ap:.1f} %")
+    chosen = choose_rows(result.ap, subject.settings.sheet_rows)
+    rows = [ranked_row(subject, query, f"AP {100 * result.ap[query]:.0f} %") for query in chosen.tolist()]
+    ranked_sheet(path, rows, f"{subject.name}: mAP {100 * result.mean_ap:.1f} %")
+
+
+def ranked_row(subject: Subject, number: int, title: str) -> RankedRow:
+    """One query with its first ten of the gallery, junk left out, ranked by its embeddings alone."""
+    query, gallery, root = subject.query, subject.gallery, subject.root
+    assert root is not None
+    same_id = gallery.labels == query.labels[number]
+    exclude = subject.settings.cameras == "exclude-same"
+    kept = np.flatnonzero(~(same_id & (gallery.cameras == query.cameras[number]) & exclude))
+    order, similarity = rank_gallery(query.vectors[number : number + 1], gallery.vectors[kept], SHEET_RANKS)
+    ranked = kept[order[0]]
+    return RankedRow(
+        query=root / str(query.paths[number]),
+        gallery=[root / str(gallery.paths[row]) for row in ranked],
+        is_match=same_id[ranked].tolist(),
+        scores=similarity[0].tolist(),
+        title=title,
+    )

@@ -1,4 +1,4 @@
-"""`reid-cckd test CHECKPOINT [key=value ...]`, or `reid-cckd test --query Q.npz --gallery G.npz`."""
+"""`reid-cckd test CHECKPOINT [key=value ...]`, or `reid-cckd test FOLDER` of embeddings."""
 
 from __future__ import annotations
 
@@ -8,91 +8,163 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from reid_cckd import build
-from reid_cckd.assess import Judge, evaluate_embeddings, protocol, scores
+import numpy as np
+
+from reid_cckd.assess import Refinement, evaluate_embeddings
 from reid_cckd.commands.console import make_parser, run
-from reid_cckd.commands.reporting import print_scores, report_network
-from reid_cckd.config import Evaluation, config_from_dict, to_dict
-from reid_cckd.engine import Embeddings, pick_device
+from reid_cckd.commands.progress import progress, readable_bytes, readable_seconds
+from reid_cckd.commands.reporting import report_subject
+from reid_cckd.commands.subjects import Subject, open_subject
 from reid_cckd.errors import ConfigError, UserError
+from reid_cckd.evaluation import (
+    Reranking,
+    RetrievalResult,
+    bootstrap_interval,
+    compare,
+    predict_retrieval,
+    product_rate,
+)
 from reid_cckd.files import write_json
-from reid_cckd.report import provenance
 
 EXAMPLES = """\
   reid-cckd test runs/omniglot/cckd/last.pt
   reid-cckd test runs/msmt17/cckd/last.pt data.root=/data/msmt17 evaluation.flip=false --json result.json
   reid-cckd test runs/msmt17/cckd/last.pt data.dataset=market1501 data.root=/data/market --output runs/cross
-  reid-cckd test runs/msmt17/cckd/last.pt --save-embeddings runs/msmt17/cckd
-  reid-cckd test --query runs/msmt17/cckd/query.npz --gallery runs/msmt17/cckd/gallery.npz"""
+  reid-cckd test features/cckd --rerank                       embeddings that extract kept
+  reid-cckd test features/cckd --expand 10 3 --bootstrap 2000 evaluation.convention=market1501
+  reid-cckd test features/cckd --compare features/kd          is cckd better than kd on these queries?"""
+
+_LARGE = 2**30  # query-gallery pairs from which the rate of this machine is measured for a prediction
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry of the command."""
-    text = "Evaluate a checkpoint on its own data set or another, or evaluate saved embeddings."
+    text = "Evaluate a checkpoint on its own data set or another, or evaluate embeddings kept by extract."
     parser = make_parser("test", text, EXAMPLES)
-    parser.add_argument("checkpoint", nargs="?", type=Path, help="last.pt or best.pt of a run")
+    parser.add_argument("source", type=Path, help="last.pt or best.pt of a run, or a folder of embeddings")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="data.* and evaluation.* keys to change")
-    parser.add_argument("--query", type=Path, help="saved embeddings of the queries (.npz), instead of a checkpoint")
-    parser.add_argument("--gallery", type=Path, help="saved embeddings of the gallery (.npz)")
+    parser.add_argument("--gallery", type=Path, metavar="FOLDER", help="take the gallery from these embeddings")
     parser.add_argument(
-        "--convention", help="of saved embeddings", choices=("torchreid", "market1501"), default="torchreid"
+        "--rerank", nargs="*", type=float, metavar="N", help="k-reciprocal re-ranking; k1 k2 lambda (20 6 0.3)"
     )
-    parser.add_argument(
-        "--cameras", help="of saved embeddings", choices=("exclude-same", "ignore"), default="exclude-same"
-    )
-    parser.add_argument("--output", type=Path, help="where report.json and ranks.png go (default: CHECKPOINT's test/)")
-    parser.add_argument("--save-embeddings", type=Path, metavar="FOLDER", help="write query.npz and gallery.npz there")
+    parser.add_argument("--expand", nargs="*", type=float, metavar="N", help="alpha query expansion; k alpha (10 3)")
+    parser.add_argument("--bootstrap", type=int, metavar="N", help="95 %% intervals of mAP and rank-1 by N resamples")
+    parser.add_argument("--compare", type=Path, metavar="OTHER", help="paired test against a checkpoint or embeddings")
+    parser.add_argument("--output", type=Path, help="where report.json and pictures go (default: test/ beside SOURCE)")
+    parser.add_argument("--save-embeddings", type=Path, metavar="FOLDER", help="keep query and gallery there")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the report to this file too")
     return run(_command, parser, argv)
 
 
 def _command(arguments: argparse.Namespace) -> None:
-    saved = arguments.query is not None or arguments.gallery is not None
-    if saved == (arguments.checkpoint is not None) or (arguments.query is None) != (arguments.gallery is None):
-        raise ConfigError("Give either a CHECKPOINT, or both --query and --gallery.")
-    report = _test_saved(arguments) if saved else _test_checkpoint(arguments)
+    refinement = _refinement(arguments)
+    if arguments.bootstrap is not None and arguments.bootstrap < 1:
+        raise ConfigError(f"--bootstrap takes a number of resamples from 1 up, not {arguments.bootstrap}.")
+    subject = open_subject(arguments.source, arguments.overrides, arguments.gallery)
+    if arguments.save_embeddings:
+        subject.query.joined(subject.gallery).save(arguments.save_embeddings)
+    result = evaluate(subject, refinement)
+    more: dict[str, Any] = {}
+    if arguments.bootstrap:
+        more["intervals"] = intervals(result, arguments.bootstrap)
+    if arguments.compare:
+        other = open_subject(arguments.compare, arguments.overrides)
+        more["comparison"] = comparison(subject, result, other, evaluate(other, refinement))
+    folder = arguments.output or arguments.source.parent / "test"
+    report = report_subject(subject, result, folder, refinement, more)
     if arguments.json:
         write_json(arguments.json, report)
 
 
-def _test_saved(arguments: argparse.Namespace) -> dict[str, Any]:
-    query, gallery = Embeddings.load(arguments.query), Embeddings.load(arguments.gallery)
-    if query.source != gallery.source:
-        raise UserError(
-            f"{arguments.query} and {arguments.gallery} come from different checkpoints ({query.source[:12]} and "
-            f"{gallery.source[:12]}); extract both with the same one."
-        )
-    settings = Evaluation(convention=arguments.convention, cameras=arguments.cameras)
+def _refinement(arguments: argparse.Namespace) -> Refinement:
     try:
-        result = evaluate_embeddings(query, gallery, settings)
+        return Refinement(_reranking(arguments.rerank), _expansion(arguments.expand))
     except ValueError as error:
-        raise UserError(f"{arguments.query} against {arguments.gallery}: {error}") from error
-    print_scores(str(arguments.query), scores(result))
-    return {
-        "scores": scores(result),
-        "protocol": protocol(settings, result),
-        "provenance": provenance(config=asdict(settings), checkpoint_sha256=query.source, device="cpu"),
-    }
+        raise ConfigError(str(error)) from error
 
 
-def _test_checkpoint(arguments: argparse.Namespace) -> dict[str, Any]:
-    loaded = build.load_network(arguments.checkpoint)
-    config = config_from_dict(to_dict(loaded.config), str(arguments.checkpoint), arguments.overrides)
-    _refuse_other_changes(arguments.overrides)
-    device = pick_device(config.train.device)
-    manifest = build.read_manifest(config.data)
-    judge = Judge(manifest, config.evaluation, config.data, device, build.precision(config, device))
-    folder = arguments.output or arguments.checkpoint.parent / "test"
-    network = loaded.network.to(device)
-    if arguments.save_embeddings:
-        for name, part in zip(("query", "gallery"), judge.embed(network, loaded.sha256), strict=True):
-            part.save(arguments.save_embeddings / f"{name}.npz")
-    return report_network(network, config, judge, loaded.sha256, folder)
+def _reranking(values: Sequence[float] | None) -> Reranking | None:
+    if values is None:
+        return None
+    if len(values) not in (0, 3) or any(value % 1 for value in values[:2]):
+        raise ValueError("--rerank takes nothing, or k1 k2 lambda, for example --rerank 20 6 0.3.")
+    return Reranking(int(values[0]), int(values[1]), values[2]) if values else Reranking()
 
 
-def _refuse_other_changes(overrides: Sequence[str]) -> None:
-    """A checkpoint's model is what it is; only what is measured can be changed."""
-    allowed = ("data.", "evaluation.", "train.device", "train.amp")
-    for override in overrides:
-        if not override.startswith(allowed) or override.startswith("data.image_size"):
-            raise ConfigError(f"{override}: a test changes data.*, evaluation.*, train.device or train.amp only.")
+def _expansion(values: Sequence[float] | None) -> tuple[int, float] | None:
+    if values is None:
+        return None
+    k, alpha = (*values, *(10, 3.0)[len(values) :]) if len(values) < 3 else (0, 0.0)
+    if k < 1 or k % 1 or alpha < 0:
+        raise ValueError(
+            "--expand takes k alpha, a number of neighbours and a power from 0, for example --expand 10 3."
+        )
+    return int(k), alpha
+
+
+def evaluate(subject: Subject, refinement: Refinement) -> RetrievalResult:
+    """The metrics of a subject, what they need said first.
+
+    Raises:
+        UserError: embeddings that cannot be scored: not finite, zero, no query with a match.
+    """
+    announce(subject, refinement)
+    try:
+        with progress(f"rank {subject.name}", "queries") as show:
+            return evaluate_embeddings(
+                subject.query, subject.gallery, subject.settings, refinement, subject.device, show
+            )
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{subject.name}: {error}") from error
+
+
+def announce(subject: Subject, refinement: Refinement) -> None:
+    """Print the memory that an evaluation takes, and where it is long the time."""
+    queries, items, width = len(subject.query), len(subject.gallery), subject.gallery.vectors.shape[1]
+    need = predict_retrieval(queries, items, width, refinement.reranking)
+    text = f"{queries:,} queries x {items:,} gallery, width {width:,}: {readable_bytes(need.memory)} beyond the inputs"
+    if queries * items >= _LARGE or refinement.reranking:
+        text += f", about {readable_seconds(need.seconds(product_rate(width, subject.device)))}"
+    print(text, flush=True)
+
+
+def intervals(result: RetrievalResult, resamples: int) -> dict[str, list[float]]:
+    """95 % bootstrap intervals over queries, printed too."""
+    hits = np.where(result.valid, result.first_rank == 1, np.nan)
+    values = {"mean_ap": result.ap, "rank1": hits, "mean_inp": result.inp}
+    found = {name: list(bootstrap_interval(rows, resamples=resamples)) for name, rows in values.items()}
+    for name, (low, high) in found.items():
+        print(f"{name}: 95 % interval {100 * low:.2f} ... {100 * high:.2f} % ({resamples:,} resamples of queries)")
+    return found
+
+
+def comparison(subject: Subject, result: RetrievalResult, other: Subject, baseline: RetrievalResult) -> dict[str, Any]:
+    """Is the subject better than the other? Printed too.
+
+    Raises:
+        UserError: the two did not score the same queries against the same gallery.
+    """
+    refuse_other_images(subject, other)
+    try:
+        found = compare(baseline, result)
+    except ValueError as error:
+        raise UserError(f"{subject.name} and {other.name}: {error}") from error
+    print(
+        f"{subject.name} against {other.name}: mAP {100 * found.difference:+.2f} points, 95 % interval "
+        f"{100 * found.low:+.2f} ... {100 * found.high:+.2f}; {found.num_better:,} queries better, "
+        f"{found.num_worse:,} worse of {found.num_queries:,}; p = {found.p_value:.4f} (paired sign flips, one-sided)"
+    )
+    return {"other": other.name, "other_sha256": other.query.source, **asdict(found)}
+
+
+def refuse_other_images(subject: Subject, other: Subject) -> None:
+    """A paired comparison needs the same images in the same order."""
+    for role, ours, theirs in (
+        ("query", subject.query, other.query),
+        ("gallery", subject.gallery, other.gallery),
+    ):
+        if ours.paths.tolist() != theirs.paths.tolist():
+            raise UserError(
+                f"{subject.name} and {other.name} have different {role} images ({len(ours):,} and {len(theirs):,}); "
+                f"extract both from the same data set."
+            )

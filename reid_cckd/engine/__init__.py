@@ -3,7 +3,8 @@
 from reid_cckd.engine.checkpoint import file_hash, load_checkpoint, save_checkpoint
 from reid_cckd.engine.cost import count_macs, count_parameters, milliseconds_per_image
 from reid_cckd.engine.device import autocast, pick_device
-from reid_cckd.engine.extract import Embeddings, extract
+from reid_cckd.engine.embeddings import Embeddings, is_embeddings
+from reid_cckd.engine.extract import embed_batch, extract, extract_to
 from reid_cckd.engine.feed import Feed
 from reid_cckd.engine.interrupt import Interrupted
 from reid_cckd.engine.optim import create_optimizer, create_schedule
@@ -23,8 +24,11 @@ __all__ = [
     "count_parameters",
     "create_optimizer",
     "create_schedule",
+    "embed_batch",
     "extract",
+    "extract_to",
     "file_hash",
+    "is_embeddings",
     "load_checkpoint",
     "milliseconds_per_image",
     "pick_device",

@@ -1,13 +1,13 @@
-"""Embeddings of a whole data set, and the file that keeps them."""
+"""Embeddings of a whole data set: in memory, or to a folder that can be resumed."""
 
 from __future__ import annotations
 
-import zipfile
-from collections.abc import Callable, Iterable
+import json
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -15,55 +15,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from reid_cckd.batch import Batch, Output
+from reid_cckd.engine.embeddings import Embeddings, part_of
 from reid_cckd.errors import DataError
-from reid_cckd.files import atomic_path
+from reid_cckd.files import write_json
 
-
-@dataclass(frozen=True)
-class Embeddings:
-    """N images in an embedding space.
-
-    ``vectors``: (N, D) float32, not normalised. ``labels``, ``cameras``: (N,) int64. ``paths``: (N,) text, relative
-    to the data set's root. ``source``: the SHA-256 of the checkpoint they come from.
-    """
-
-    vectors: NDArray[np.float32]
-    labels: NDArray[np.int64]
-    cameras: NDArray[np.int64]
-    paths: NDArray[np.str_]
-    source: str = ""
-
-    def save(self, path: str | Path) -> None:
-        """Write an .npz file, atomically."""
-        with atomic_path(path) as temporary, temporary.open("wb") as file:
-            np.savez(
-                file,
-                vectors=self.vectors,
-                labels=self.labels,
-                cameras=self.cameras,
-                paths=self.paths,
-                source=np.asarray(self.source),
-            )
-
-    @classmethod
-    def load(cls, path: str | Path) -> Embeddings:
-        """Read what `save` wrote; nothing in the file is executed.
-
-        Raises:
-            DataError: the file is missing, damaged, or its columns differ in length.
-        """
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                columns = [file[name] for name in ("vectors", "labels", "cameras", "paths")]
-                source = str(file["source"])
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            wanted = "an .npz file with vectors, labels, cameras, paths and source"
-            raise DataError(f"Cannot read the embeddings {path}: {error}. Expected {wanted}.") from error
-        lengths = {len(column) for column in columns}
-        if len(lengths) > 1:
-            raise DataError(f"{path}: vectors, labels, cameras and paths have different lengths {sorted(lengths)}.")
-        vectors, labels, cameras, paths = columns
-        return cls(vectors, labels, cameras, paths, source)
+Precision = Callable[[], AbstractContextManager[object]]
+On = Literal["embedding", "neck"]
 
 
 @torch.no_grad()
@@ -73,8 +30,8 @@ def extract(
     count: int,
     *,
     device: torch.device,
-    precision: Callable[[], AbstractContextManager[object]],
-    on: Literal["embedding", "neck"] = "neck",
+    precision: Precision,
+    on: On = "neck",
     flip: bool = False,
 ) -> Tensor:
     """(count, D) float32 on the CPU, row i being the image whose index is i; the network's mode is kept.
@@ -86,12 +43,10 @@ def extract(
     vectors: Tensor | None = None
     try:
         for batch in batches:
-            images = batch.images.to(device, non_blocking=True)
-            with precision():
-                rows = _embed(network, images, on, flip)
+            rows = embed_batch(network, batch, device=device, precision=precision, on=on, flip=flip)
             if vectors is None:
                 vectors = torch.empty(count, rows.shape[1])
-            vectors[batch.index] = rows.cpu()
+            vectors[batch.index] = rows
     finally:
         network.train(was_training)
     if vectors is None:
@@ -99,7 +54,86 @@ def extract(
     return vectors
 
 
-def _embed(network: nn.Module, images: Tensor, on: Literal["embedding", "neck"], flip: bool) -> Tensor:
+@torch.no_grad()
+def embed_batch(
+    network: nn.Module, batch: Batch, *, device: torch.device, precision: Precision, on: On, flip: bool
+) -> Tensor:
+    """(N, D) float32 on the CPU of a network in eval mode."""
+    images = batch.images.to(device, non_blocking=True)
+    with precision():
+        return _embed(network, images, on, flip).cpu()
+
+
+def extract_to(
+    folder: Path,
+    embed: Callable[[Batch], Tensor],
+    batches: Callable[[int], Iterable[Batch]],
+    index: Embeddings,
+    *,
+    dtype: Literal["float32", "float16"] = "float32",
+    progress: Callable[[int, int], None] | None = None,
+) -> Embeddings:
+    """Embed the images of ``index`` (its own vectors are not looked at) into a folder, resuming after the last batch.
+
+    ``batches(start)`` are the batches of rows ``start`` and up, in order. The folder appears when it is complete;
+    until then its work lies in FOLDER.part. A complete folder with the same ``index.about`` is returned as it is.
+
+    Raises:
+        DataError: the folder or its unfinished part was made with other settings, another network or other images; an
+            embedding is not finite; there are no images.
+    """
+    if not len(index.paths):
+        raise DataError("There are no images to embed: the data set is empty.")
+    if folder.exists():
+        found = Embeddings.load(folder)
+        _refuse_other(folder, found.about, index.about)
+        return found
+    part, total = part_of(folder), len(index.paths)
+    done, vectors = _resume(part, index.about)
+    for batch in batches(done) if done < total else ():
+        with np.errstate(over="ignore"):  # what float16 cannot hold is refused below
+            rows = embed(batch).numpy().astype(dtype, copy=False)
+        _check_rows(rows, index.paths[done:])
+        if vectors is None:
+            part.mkdir(parents=True, exist_ok=True)
+            shape = (total, rows.shape[1])
+            vectors = np.lib.format.open_memmap(part / "vectors.npy", mode="w+", dtype=dtype, shape=shape)
+        vectors[done : done + len(rows)] = rows
+        vectors.flush()
+        done += len(rows)
+        write_json(part / "progress.json", {"done": done, "about": dict(index.about)})
+        if progress is not None:
+            progress(done, total)
+    assert vectors is not None
+    assert done == total
+    replace(index, vectors=vectors).finish(folder)
+    (folder / "progress.json").unlink()
+    return Embeddings.load(folder)
+
+
+def _resume(part: Path, about: Mapping[str, Any]) -> tuple[int, np.memmap[Any, Any] | None]:
+    """Rows that are done, and the map they lie in."""
+    if not (part / "progress.json").exists():
+        return 0, None
+    state = json.loads((part / "progress.json").read_text(encoding="utf-8"))
+    _refuse_other(part, state["about"], about)
+    return int(state["done"]), np.lib.format.open_memmap(part / "vectors.npy", mode="r+")
+
+
+def _refuse_other(folder: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    changed = [key for key in sorted({*found, *wanted}) if found.get(key) != wanted.get(key)]
+    if changed:
+        lines = "".join(f"\n  {key}: {found.get(key)!r} there, {wanted.get(key)!r} now" for key in changed)
+        raise DataError(f"{folder} holds embeddings made otherwise; delete it or choose another folder:{lines}")
+
+
+def _check_rows(rows: NDArray[Any], paths: NDArray[np.str_]) -> None:
+    bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
+    if len(bad):
+        raise DataError(f"The embedding of {paths[bad[0]]} is not finite; the network's weights or precision are off.")
+
+
+def _embed(network: nn.Module, images: Tensor, on: On, flip: bool) -> Tensor:
     def once(view: Tensor) -> Tensor:
         output: Output = network(view)
         return (output.neck if on == "neck" else output.embedding).float()

@@ -9,6 +9,7 @@ from reid_cckd.evaluation.expansion import expand_queries
 from reid_cckd.evaluation.identification import IdentificationResult, evaluate_identification
 from reid_cckd.evaluation.multi_query import pool_queries
 from reid_cckd.evaluation.neighbours import rank_gallery
+from reid_cckd.evaluation.prediction import Prediction, predict_retrieval, product_rate
 from reid_cckd.evaluation.recall import RecallResult, evaluate_recall
 from reid_cckd.evaluation.reranking import Reranking
 from reid_cckd.evaluation.retrieval import RetrievalResult, evaluate_retrieval
@@ -21,6 +22,7 @@ __all__ = [
     "Comparison",
     "DistillationResult",
     "IdentificationResult",
+    "Prediction",
     "RecallResult",
     "Reranking",
     "RetrievalResult",
@@ -37,5 +39,7 @@ __all__ = [
     "evaluate_verification",
     "expand_queries",
     "pool_queries",
+    "predict_retrieval",
+    "product_rate",
     "rank_gallery",
 ]

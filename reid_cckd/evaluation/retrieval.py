@@ -37,6 +37,12 @@ class RetrievalResult:
     inp: Floats
     first_rank: NDArray[np.int64]  # 1 is the top
 
+    def cmc_at(self, ranks: Sequence[int]) -> dict[int, float]:
+        """Rank -> share of queries whose first match stands there or before, under the result's own convention."""
+        found = np.bincount(self.first_rank[self.valid], minlength=max(ranks) + 1).cumsum()
+        queries = self.num_queries if self.convention == "market1501" else self.num_valid_queries
+        return {int(k): float(found[k] / queries) for k in ranks}
+
     def summary(self) -> dict[str, Any]:
         """The numbers without the arrays, ready for JSON."""
         ranks = {f"rank{k}": value for k, value in self.cmc.items()}

@@ -41,7 +41,16 @@ def without_place(path: Path) -> list[dict[str, object]]:
 def test_teacher_leaves_checkpoints_log_report_and_pictures(teacher: Path) -> None:
     folder = teacher.parent
     found = {entry.name for entry in folder.iterdir()}
-    assert found == {"config.yaml", "log.jsonl", "last.pt", "best.pt", "report.json", "ranks.png", "curves.png"}
+    assert found == {
+        "config.yaml",
+        "log.jsonl",
+        "last.pt",
+        "best.pt",
+        "report.json",
+        "ranks.png",
+        "curves.png",
+        "cmc.png",
+    }
     report = json.loads((folder / "report.json").read_text())
     assert 0 < report["scores"]["mean_ap"] <= report["scores"]["rank10"] <= 1
     assert report["protocol"]["convention"] == "torchreid"

@@ -5,14 +5,12 @@ from __future__ import annotations
 import pickle
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from reid_cckd.batch import Batch, Output
 from reid_cckd.engine import (
-    Embeddings,
     RunLog,
     count_macs,
     count_parameters,
@@ -95,21 +93,6 @@ def test_nothing_to_extract_is_an_error() -> None:
     cpu = torch.device("cpu")
     with pytest.raises(DataError, match="empty"):
         extract(Sums(), [], 0, device=cpu, precision=lambda: autocast(cpu, "off"))
-
-
-def test_embeddings_file_round_trip_and_refusals(tmp_path: Path) -> None:
-    rows = Embeddings(np.eye(3, dtype=np.float32), np.arange(3), np.ones(3, np.int64), np.array(list("abc")), "hash")
-    rows.save(tmp_path / "query.npz")
-    again = Embeddings.load(tmp_path / "query.npz")
-    assert np.array_equal(again.vectors, rows.vectors)
-    assert (again.paths.tolist(), again.source) == (["a", "b", "c"], "hash")
-    np.savez(tmp_path / "short.npz", vectors=np.eye(3), labels=[1], cameras=[1], paths=["a"], source="")
-    with pytest.raises(DataError, match="different lengths"):
-        Embeddings.load(tmp_path / "short.npz")
-    (tmp_path / "cut.npz").write_bytes((tmp_path / "query.npz").read_bytes()[:300])
-    for name in ("cut.npz", "missing.npz"):
-        with pytest.raises(DataError, match=name):
-            Embeddings.load(tmp_path / name)
 
 
 def lrs(name: str, **options: object) -> list[float]:

@@ -1,0 +1,92 @@
+"""What `test` and `compare` evaluate: a checkpoint on its data, or embeddings that `extract` kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from reid_cckd import build
+from reid_cckd.assess import Judge
+from reid_cckd.config import Config, Evaluation, config_from_dict, to_dict
+from reid_cckd.data import Manifest
+from reid_cckd.engine import Embeddings, is_embeddings, pick_device
+from reid_cckd.errors import ConfigError, UserError
+from reid_cckd.models import Embedder
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Query and gallery in an embedding space and what is known about where they come from."""
+
+    name: str
+    query: Embeddings
+    gallery: Embeddings
+    settings: Evaluation
+    device: torch.device
+    config: dict[str, Any]  # for the record
+    root: Path | None = None  # where the images lie
+    network: Embedder | None = None
+    manifest: Manifest | None = None
+
+
+def open_subject(source: Path, overrides: Sequence[str] = (), gallery: Path | None = None) -> Subject:
+    """The embeddings in a folder, or those of a checkpoint, computed now.
+
+    ``gallery``: another folder of embeddings of the same checkpoint, which holds the gallery.
+
+    Raises:
+        UserError: no such file, or what it holds does not fit; a key that cannot be changed here.
+    """
+    if is_embeddings(source) or (source.suffix == "" and not source.is_file()):
+        return _from_folder(source, overrides, gallery)
+    if gallery is not None:
+        raise ConfigError(f"--gallery goes with a folder of embeddings; {source} is a checkpoint.")
+    return _from_checkpoint(source, overrides)
+
+
+def subject_of(name: str, network: Embedder, config: Config, judge: Judge, sha256: str) -> Subject:
+    """Embed a network's query and gallery images."""
+    query, gallery = judge.embed(network, sha256)
+    known: dict[str, Any] = {"root": judge.manifest.root, "network": network, "manifest": judge.manifest}
+    return Subject(name, query, gallery, judge.settings, judge.device, to_dict(config), **known)
+
+
+def _from_folder(source: Path, overrides: Sequence[str], gallery: Path | None) -> Subject:
+    _refuse_others(overrides, ("evaluation.", "train.device", "data.root"))
+    first = Embeddings.load(source)
+    other = first if gallery is None else Embeddings.load(gallery)
+    if first.source != other.source:
+        raise UserError(
+            f"{source} and {gallery} come from different checkpoints ({first.source[:12]} and {other.source[:12]}); "
+            f"extract both with the same one. To search one network's gallery by another's queries, use "
+            f"reid-cckd compare."
+        )
+    blank = {"output": "-", "data": {"root": ""}, "model": {"backbone": "-"}}
+    config = config_from_dict(blank, "command line", overrides)
+    root = Path(config.data.root) if config.data.root else None
+    device = pick_device(config.train.device)
+    record = {"evaluation": asdict(config.evaluation), "embeddings": dict(first.about)}
+    parts = (first.select("query"), other.select("gallery"))
+    return Subject(source.name, *parts, config.evaluation, device, record, root)
+
+
+def _from_checkpoint(source: Path, overrides: Sequence[str]) -> Subject:
+    _refuse_others(overrides, ("data.", "evaluation.", "train.device", "train.amp"))
+    loaded = build.load_network(source)
+    config = config_from_dict(to_dict(loaded.config), str(source), overrides)
+    device = pick_device(config.train.device)
+    manifest = build.read_manifest(config.data)
+    judge = Judge(manifest, config.evaluation, config.data, device, build.precision(config, device))
+    return subject_of(source.parent.name, loaded.network.to(device), config, judge, loaded.sha256)
+
+
+def _refuse_others(overrides: Sequence[str], allowed: tuple[str, ...]) -> None:
+    """A checkpoint's model is what it is, and so are embeddings; only what is measured can be changed."""
+    for override in overrides:
+        if not override.startswith(allowed) or override.startswith("data.image_size"):
+            names = ", ".join(f"{name}*" if name.endswith(".") else name for name in allowed)
+            raise ConfigError(f"{override}: this changes {names} only.")

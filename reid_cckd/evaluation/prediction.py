@@ -1,0 +1,58 @@
+"""What an evaluation will need, said before it starts: memory beyond the inputs, and time."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import torch
+
+from reid_cckd.evaluation.ranking import chunk_size
+from reid_cckd.evaluation.reranking import Reranking
+from reid_cckd.evaluation.rows import BLOCK, choose_device, multiply
+
+_OVERHEAD = 1.3  # time of counting ranks beside the product
+_PER_MATCH = 64  # bytes that a true match takes while its chunk is ranked
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Bytes beyond the inputs at the peak, and multiply-adds of the matrix products."""
+
+    memory: int
+    products: int
+
+    def seconds(self, rate: float) -> float:
+        """Time at ``rate`` multiply-adds a second."""
+        return self.products * _OVERHEAD / rate
+
+
+def predict_retrieval(queries: int, items: int, width: int, reranking: Reranking | None = None) -> Prediction:
+    """Of `evaluate_retrieval` on the CPU; a device needs the scores and the rows on top.
+
+    Linear in either set but for the time of re-ranking, which compares all rows with all.
+    """
+    chunk = min(chunk_size(items), queries)
+    scores = 4 * chunk * (items + width) + 4 * width * min(items, BLOCK)
+    columns = 40 * (queries + items) + _PER_MATCH * items
+    if reranking is None:
+        return Prediction(scores + columns, queries * items * width)
+    rows = queries + items
+    neighbours = rows * (reranking.k1 + 1) * 16  # numbers, and whether they are mutual
+    members = 2 * reranking.k1 * min(reranking.k2, 8)  # of an averaged neighbourhood
+    return Prediction(3 * scores + columns + neighbours + 40 * rows * members, (rows * rows + queries * items) * width)
+
+
+def product_rate(width: int, device: torch.device | str | None = None) -> float:
+    """Multiply-adds a second of this machine's float32 matrix product, measured in about a tenth of a second."""
+    place = choose_device(device)
+    left, right = torch.ones(256, width, device=place), torch.ones(4096, width, device=place)
+    out = torch.empty(256, 4096, device=place)
+    multiply(left, right, out)  # starts threads
+    float(out[0, 0])
+    start, done = time.perf_counter(), 0
+    while time.perf_counter() - start < 0.1:
+        multiply(left, right, out)
+        float(out[0, 0])  # waits for a device
+        done += 1
+    return done * out.numel() * width / (time.perf_counter() - start)

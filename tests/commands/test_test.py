@@ -1,0 +1,163 @@
+"""`extract` and `test`: embeddings on disk score as their checkpoint, refined, with intervals and a paired test."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from reid_cckd.commands.__main__ import main
+from reid_cckd.engine import Embeddings, load_checkpoint, save_checkpoint
+from reid_cckd.evaluation import Reranking, evaluate_retrieval, expand_queries
+
+
+@pytest.fixture(scope="module")
+def features(teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("features") / "teacher"
+    assert main(["extract", str(teacher), "--output", str(folder)]) == 0
+    return folder
+
+
+def report_of(tmp_path: Path, *arguments: str) -> dict[str, Any]:
+    assert main(["test", *arguments, "--output", str(tmp_path / "out"), "--json", str(tmp_path / "report.json")]) == 0
+    report: dict[str, Any] = json.loads((tmp_path / "report.json").read_text())
+    return report
+
+
+def columns(rows: Embeddings) -> tuple[Any, ...]:
+    query, gallery = rows.select("query"), rows.select("gallery")
+    return query.vectors, gallery.vectors, query.labels, gallery.labels, query.cameras, gallery.cameras
+
+
+def test_kept_embeddings_score_as_their_checkpoint(features: Path, teacher: Path, tmp_path: Path) -> None:
+    report = report_of(tmp_path, str(features))
+    after_training = json.loads((teacher.parent / "report.json").read_text())
+    assert report["scores"] == pytest.approx(after_training["scores"])
+    assert (tmp_path / "out" / "cmc.png").stat().st_size > 1000
+    assert report["provenance"]["checkpoint_sha256"] == after_training["provenance"]["checkpoint_sha256"]
+    assert not (tmp_path / "out" / "ranks.png").exists()
+    saved = tmp_path / "saved"
+    report_of(tmp_path, str(teacher), "--save-embeddings", str(saved))
+    np.testing.assert_array_equal(Embeddings.load(saved).vectors, Embeddings.load(features).vectors)
+
+
+def test_pictures_need_to_know_where_the_images_are(features: Path, pedestrians: Path, tmp_path: Path) -> None:
+    report_of(tmp_path, str(features), f"data.root={pedestrians}")
+    assert (tmp_path / "out" / "ranks.png").stat().st_size > 1000
+
+
+def test_refinements_are_those_of_the_library(features: Path, tmp_path: Path) -> None:
+    rows = columns(Embeddings.load(features))
+    plain = report_of(tmp_path, str(features))
+    again = report_of(tmp_path, str(features), "--rerank", "5", "2", "0.4")
+    expected = evaluate_retrieval(*rows, reranking=Reranking(5, 2, 0.4))
+    assert again["scores"]["mean_ap"] == pytest.approx(expected.mean_ap)
+    assert again["protocol"]["re_ranking"] == {"k1": 5, "k2": 2, "weight": 0.4}
+    expanded = [expand_queries(part, rows[1], k=4, alpha=2) for part in rows[:2]]
+    again = report_of(tmp_path, str(features), "--expand", "4", "2")
+    assert again["scores"]["mean_ap"] == pytest.approx(evaluate_retrieval(*expanded, *rows[2:]).mean_ap)
+    assert again["protocol"]["query_expansion"] == [4, 2]
+    assert len({plain["scores"]["mean_ap"], again["scores"]["mean_ap"], expected.mean_ap}) == 3
+
+
+def test_intervals_and_a_paired_test(features: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = Embeddings.load(features)
+    knowing = np.eye(rows.labels.max() + 1, dtype=np.float32)[rows.labels]  # embeds the label itself
+    Embeddings(knowing, rows.labels, rows.cameras, rows.paths, rows.roles, {"source": "x"}).save(tmp_path / "best")
+    report = report_of(tmp_path, str(tmp_path / "best"), "--compare", str(features))
+    assert report["comparison"]["difference"] == pytest.approx(
+        1 - report_of(tmp_path, str(features))["scores"]["mean_ap"]
+    )
+    assert report["comparison"]["p_value"] < 0.001
+    assert "p = 0.000" in capsys.readouterr().out
+    report = report_of(tmp_path, str(features), "--bootstrap", "200", "--compare", str(tmp_path / "best"))
+    low, high = report["intervals"]["mean_ap"]
+    assert 0 < low < report["scores"]["mean_ap"] < high < 1
+    assert report["comparison"]["p_value"] > 0.95
+
+
+def test_embeddings_that_do_not_go_together_are_refused(
+    features: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = Embeddings.load(features)
+    rest = (rows.labels, rows.cameras, rows.paths, rows.roles)
+    Embeddings(rows.vectors, *rest, {"source": "another"}).save(tmp_path / "another")
+    Embeddings(np.full_like(rows.vectors, np.nan), *rest, rows.about).save(tmp_path / "nan")
+    Embeddings(rows.vectors[:, :5], *rest, rows.about).save(tmp_path / "narrow")
+    Embeddings(rows.vectors[::-1], *(column[::-1] for column in rest), rows.about).save(tmp_path / "turned")
+    for arguments, words in [
+        ([str(features), "--gallery", str(tmp_path / "another")], "different checkpoints"),
+        ([str(tmp_path / "nan")], "row 0 is not finite"),
+        ([str(features), "--gallery", str(tmp_path / "narrow")], "columns"),
+        ([str(features), "--compare", str(tmp_path / "turned")], "different query images"),
+        ([str(features), "model.embedding=3"], "model.embedding=3"),
+        ([str(features), "--bootstrap", "0"], "--bootstrap"),
+        ([str(features), "--expand", "0"], "--expand"),
+        ([str(features), "--rerank", "20", "6", "2"], "weight"),
+    ]:
+        assert main(["test", *arguments, "--output", str(tmp_path / "out")]) == 2
+        message = capsys.readouterr().err
+        assert words in message
+        assert "Traceback" not in message
+    assert not (tmp_path / "out").exists()
+
+
+def test_one_camera_is_an_explicit_choice(features: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = Embeddings.load(features)
+    same = Embeddings(rows.vectors, rows.labels, np.zeros_like(rows.cameras), rows.paths, rows.roles, rows.about)
+    same.save(tmp_path / "same")
+    assert main(["test", str(tmp_path / "same")]) == 2
+    assert "1 camera in all" in capsys.readouterr().err
+    report = report_of(tmp_path, str(tmp_path / "same"), "evaluation.cameras=ignore")
+    assert report["protocol"]["cameras"] == "ignore"
+
+
+def test_a_timm_model_is_extracted_as_it_is(pedestrians: Path, tmp_path: Path) -> None:
+    model = ["model.pretrained=false", "model.options={channels: [8, 8, 8, 8], stem_width: 8}"]
+    data = [f"data.root={pedestrians}", "data.image_size=[32, 16]", "data.workers=0"]
+    arguments = ["extract", "resnet10t", "--roles", "train", "--dtype", "float16", *model, *data]
+    assert main([*arguments, "--output", str(tmp_path / "set"), "--json", str(tmp_path / "about.json")]) == 0
+    rows = Embeddings.load(tmp_path / "set")
+    assert (set(rows.roles), rows.vectors.dtype, rows.vectors.shape[1]) == ({"train"}, np.float16, 8)
+    assert len(json.loads((tmp_path / "about.json").read_text())["source"]) == 64
+
+
+@pytest.mark.parametrize(
+    ("network", "words"),
+    [("resnet10q", "resnet10t"), ("gone.pt", "There is no checkpoint"), ("resnet10t", "data.root")],
+)
+def test_what_cannot_be_extracted_is_a_sentence(
+    network: str, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = [] if network == "resnet10t" else [f"data.root={tmp_path}"]
+    assert main(["extract", network, *root, "model.pretrained=false", "--output", str(tmp_path / "set")]) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_extraction_killed_for_real_goes_on_and_another_checkpoint_is_refused(
+    teacher: Path, features: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "set"
+    options = ["--output", str(folder), "evaluation.batch_size=1"]
+    process = subprocess.Popen([sys.executable, "-m", "reid_cckd.commands", "extract", str(teacher), *options])
+    while process.poll() is None and not (tmp_path / "set.part" / "progress.json").exists():
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait(timeout=30) == -signal.SIGKILL
+    done = json.loads((tmp_path / "set.part" / "progress.json").read_text())["done"]
+    assert 0 < done < 48
+    content = load_checkpoint(teacher)
+    content["model"]["head.weight"] += 1
+    save_checkpoint(tmp_path / "other.pt", content)
+    assert main(["extract", str(tmp_path / "other.pt"), *options]) == 2
+    assert "source" in capsys.readouterr().err
+    assert main(["extract", str(teacher), *options]) == 0
+    assert main(["extract", str(teacher), *options]) == 0
+    np.testing.assert_allclose(Embeddings.load(folder).vectors, Embeddings.load(features).vectors, atol=1e-5)
