@@ -9,10 +9,13 @@ import pytest
 
 from reid_cckd import build
 from reid_cckd.config import load_config
+from reid_cckd.config.expansion import expand_study
+from reid_cckd.config.study import load_study
 from reid_cckd.data import LAYOUTS, build_augment
 
 REPOSITORY = Path(__file__).parent.parent
-FILES = sorted((REPOSITORY / "configs").rglob("*.yaml"))
+STUDIES = sorted((REPOSITORY / "configs" / "studies").glob("*.yaml"))
+FILES = sorted(set((REPOSITORY / "configs").rglob("*.yaml")) - set(STUDIES))
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(REPOSITORY)))
@@ -26,3 +29,10 @@ def test_config_builds(path: Path) -> None:
     assert list(objective.weights(0.5))
     assert path.parent.name in config.output
     assert path.stem in config.output
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_study_expands(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(REPOSITORY)
+    runs = expand_study(load_study(path)[0], path)
+    assert len({run.folder for run in runs}) == len(runs)

@@ -61,7 +61,7 @@ def train(config: Config, resume: bool = False, balance: bool = False) -> Path:
     if last.exists() and not resume:
         raise ConfigError(f"{folder} already holds a run. Continue it with --resume, or choose another output=FOLDER.")
     if resume and (folder / "config.yaml").exists():
-        _check_same(config, load_config(folder / "config.yaml"), folder)
+        check_same(config, load_config(folder / "config.yaml"), folder)
     _write_config(config, folder)
     trainer, judge = _prepare(config)
     trainer.show_balance = print_balance if balance else None
@@ -91,7 +91,7 @@ def _write_config(config: Config, folder: Path) -> None:
         temporary.write_text(dump_config(config), encoding="utf-8")
 
 
-def _check_same(config: Config, before: Config, folder: Path) -> None:
+def check_same(config: Config, before: Config, folder: Path) -> None:
     """A resumed run must be the run that was interrupted."""
     new, old = _flat(to_dict(config)), _flat(to_dict(before))
     changed = [key for key in sorted(new.keys() | old.keys()) if new.get(key) != old.get(key)]

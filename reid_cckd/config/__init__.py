@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from reid_cckd.config.bind import bind
-from reid_cckd.config.overrides import apply_override, child_of
+from reid_cckd.config.overrides import apply_override, place_of
 from reid_cckd.config.schema import (
     Config,
     Data,
@@ -26,8 +26,7 @@ from reid_cckd.config.schema import (
     Term,
     Train,
 )
-from reid_cckd.config.tree import Fault, Node, hint, parse_tree, read_tree
-from reid_cckd.errors import ConfigError
+from reid_cckd.config.tree import Fault, Node, hint, parse_tree, read_tree, refuse
 
 __all__ = [
     "Config",
@@ -51,8 +50,8 @@ __all__ = [
 ]
 
 
-def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
-    """Read a YAML file, then apply ``key.path=value`` overrides, whose values are YAML too.
+def load_config(path: str | Path, overrides: Sequence[str] = (), source: str = "command line") -> Config:
+    """Read a YAML file, then apply ``key.path=value`` overrides, whose values are YAML too, and come from ``source``.
 
     Raises:
         ConfigError: names every unknown, duplicate, missing, mistyped and contradictory key at once.
@@ -60,7 +59,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     faults: list[Fault] = []
     tree = read_tree(Path(path), faults)
     for override in overrides:
-        apply_override(tree, override, faults)
+        apply_override(tree, override, faults, source)
     return _finish(tree, str(path), faults)
 
 
@@ -93,20 +92,7 @@ def _without_tuples(value: Any) -> Any:
 def _finish(tree: Node, source: str, faults: list[Fault]) -> Config:
     config = bind(tree, Config, "", faults)
     if isinstance(config, Config):
-        faults.extend(Fault(_place(tree, key, source), key, message) for key, message in config.contradictions())
-    if faults:
-        count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
-        raise ConfigError("\n".join([f"{source}: {count} in the configuration", *(f"  {one}" for one in faults)]))
+        faults.extend(Fault(place_of(tree, key, source), key, message) for key, message in config.contradictions())
+    refuse(source, faults)
     assert isinstance(config, Config)
     return config
-
-
-def _place(tree: Node, key: str, source: str) -> str:
-    """Where ``key`` was written, or its nearest written ancestor."""
-    node = tree
-    for name in key.split("."):
-        child = child_of(node, name)
-        if child is None:
-            break
-        node = child
-    return node.where or source

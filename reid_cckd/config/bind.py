@@ -24,6 +24,8 @@ def bind(node: Node, kind: Any, key: str, faults: list[Fault]) -> Any:
         return _bind_literal(node, arguments, key, faults)
     if origin is tuple:
         return _bind_tuple(node, arguments, key, faults)
+    if origin is dict and arguments[1] is not Any:
+        return _bind_named(node, arguments[1], key, faults)
     return _bind_plain(node, kind, key, faults)
 
 
@@ -82,6 +84,14 @@ def _bind_tuple(node: Node, kinds: tuple[Any, ...], key: str, faults: list[Fault
     items = enumerate(zip(node.value, each, strict=True))
     values = [bind(child, kind, join(key, str(i)), faults) for i, (child, kind) in items]
     return _MISFIT if _MISFIT in values else tuple(values)
+
+
+def _bind_named(node: Node, kind: Any, key: str, faults: list[Fault]) -> Any:
+    """A section whose keys are names of the user's own."""
+    if not isinstance(node.value, dict):
+        return _misfit(node, key, "expected a section of names", faults)
+    values = {name: bind(child, kind, join(key, name), faults) for name, child in node.value.items()}
+    return _MISFIT if any(value is _MISFIT for value in values.values()) else values
 
 
 def _bind_plain(node: Node, kind: Any, key: str, faults: list[Fault]) -> Any:

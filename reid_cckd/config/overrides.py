@@ -5,10 +5,10 @@ from __future__ import annotations
 from reid_cckd.config.tree import Fault, Node, parse_tree
 
 
-def apply_override(tree: Node, override: str, faults: list[Fault]) -> None:
+def apply_override(tree: Node, override: str, faults: list[Fault], source: str = "command line") -> None:
     """Set one key; the value is YAML. A key that does not exist is found out when the tree is bound."""
     key, equals, text = override.partition("=")
-    where = f"command line, {override}"
+    where = f"{source}, {override}"
     if not equals or not key:
         faults.append(Fault(where, "", "expected key=value, such as optim.lr=1e-3"))
         return
@@ -31,6 +31,17 @@ def child_of(node: Node, name: str) -> Node | None:
         child: Node = node.value[int(name)]
         return child
     return None
+
+
+def place_of(tree: Node, key: str, source: str) -> str:
+    """Where ``key`` was written, or its nearest written ancestor."""
+    node = tree
+    for name in key.split("."):
+        child = child_of(node, name)
+        if child is None:
+            break
+        node = child
+    return node.where or source
 
 
 def _descend(node: Node, names: list[str], where: str) -> Node | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -117,6 +117,17 @@ def plain(node: Node) -> Any:
     if isinstance(node.value, list):
         return [plain(child) for child in node.value]
     return node.value
+
+
+def refuse(source: str, faults: Sequence[Fault]) -> None:
+    """Raise one error that lists every fault of a file, if there is any.
+
+    Raises:
+        ConfigError: there is.
+    """
+    if faults:
+        count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
+        raise ConfigError("\n".join([f"{source}: {count} in the configuration", *(f"  {one}" for one in faults)]))
 
 
 def join(prefix: str, name: str) -> str:

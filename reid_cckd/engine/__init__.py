@@ -1,6 +1,7 @@
 """The training loop, checkpoints, extraction, and what a network costs."""
 
 from reid_cckd.engine.checkpoint import file_hash, load_checkpoint, save_checkpoint
+from reid_cckd.engine.claims import STALE, claim, is_claimed
 from reid_cckd.engine.cost import count_macs, count_parameters, milliseconds_per_image
 from reid_cckd.engine.device import autocast, pick_device
 from reid_cckd.engine.embeddings import Embeddings, is_embeddings
@@ -12,6 +13,7 @@ from reid_cckd.engine.tracking import RunLog
 from reid_cckd.engine.trainer import Position, Trainer, TrainingData
 
 __all__ = [
+    "STALE",
     "Embeddings",
     "Feed",
     "Interrupted",
@@ -20,6 +22,7 @@ __all__ = [
     "Trainer",
     "TrainingData",
     "autocast",
+    "claim",
     "count_macs",
     "count_parameters",
     "create_optimizer",
@@ -28,6 +31,7 @@ __all__ = [
     "extract",
     "extract_to",
     "file_hash",
+    "is_claimed",
     "is_embeddings",
     "load_checkpoint",
     "milliseconds_per_image",

@@ -13,6 +13,7 @@ from reid_cckd.evaluation.prediction import Prediction, predict_retrieval, produ
 from reid_cckd.evaluation.recall import RecallResult, evaluate_recall
 from reid_cckd.evaluation.reranking import Reranking
 from reid_cckd.evaluation.retrieval import RetrievalResult, evaluate_retrieval
+from reid_cckd.evaluation.seeds import SeedDifference, compare_seeds
 from reid_cckd.evaluation.significance import Comparison, bootstrap_interval, compare
 from reid_cckd.evaluation.single_shot import SingleShotResult, evaluate_single_shot
 from reid_cckd.evaluation.verification import VerificationResult, evaluate_verification
@@ -26,10 +27,12 @@ __all__ = [
     "RecallResult",
     "Reranking",
     "RetrievalResult",
+    "SeedDifference",
     "SingleShotResult",
     "VerificationResult",
     "bootstrap_interval",
     "compare",
+    "compare_seeds",
     "evaluate_classification",
     "evaluate_distillation",
     "evaluate_identification",

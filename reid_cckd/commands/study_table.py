@@ -1,0 +1,124 @@
+"""What a study found: a row a method and grid point, mean ± standard deviation over its seeds."""
+
+from __future__ import annotations
+
+import csv
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+from reid_cckd.config.expansion import StudyRun
+from reid_cckd.config.study import Study
+from reid_cckd.errors import ConfigError, did_you_mean
+from reid_cckd.evaluation import compare_seeds
+from reid_cckd.files import atomic_path, write_json
+from reid_cckd.report import format_table
+
+Scores = dict[str, dict[int, dict[str, float]]]  # row -> seed -> name -> fraction
+
+TITLES = {"mean_ap": "mAP", "mean_inp": "mINP"}
+
+
+def study_rows(study: Study, runs: Sequence[StudyRun]) -> list[dict[str, Any]]:
+    """A row for everything that has finished; a score is (mean, sample standard deviation), a fraction.
+
+    Raises:
+        ConfigError: the study compares by a score that its runs do not have.
+    """
+    teachers = _scores([run for run in runs if run.is_teacher])
+    students = _scores([run for run in runs if not run.is_teacher])
+    rows = [_row(f"teacher {name}", seeds) for name, seeds in teachers.items()]
+    for name, seeds in students.items():
+        compared = study.baseline in students and name != study.baseline
+        against = students[study.baseline] if compared and study.baseline is not None else None
+        rows.append({**_row(name, seeds), **({} if against is None else _difference(study, against, seeds))})
+    return rows
+
+
+def _scores(runs: Sequence[StudyRun]) -> Scores:
+    found: Scores = {}
+    for run in runs:
+        report = run.folder / "report.json"
+        if report.exists():
+            values = json.loads(report.read_text(encoding="utf-8"))["scores"]
+            found.setdefault(run.row, {})[run.config.seed] = values
+    return found
+
+
+def _row(name: str, seeds: Mapping[int, Mapping[str, float]]) -> dict[str, Any]:
+    first = next(iter(seeds.values()))
+    values = {key: [scores[key] for scores in seeds.values()] for key in first}
+    return {"name": name, "seeds": len(seeds), **{key: mean_and_deviation(found) for key, found in values.items()}}
+
+
+def mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
+    """The sample standard deviation, 0 of a single value."""
+    return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.0
+
+
+def _difference(
+    study: Study, baseline: Mapping[int, Mapping[str, float]], seeds: Mapping[int, Mapping[str, float]]
+) -> dict[str, Any]:
+    if not baseline.keys() & seeds.keys():
+        return {}
+    one, other = ({seed: _metric(study, scores) for seed, scores in side.items()} for side in (baseline, seeds))
+    return {"difference": asdict(compare_seeds(one, other, interval=study.interval, confidence=study.confidence))}
+
+
+def _metric(study: Study, scores: Mapping[str, float]) -> float:
+    if study.metric not in scores:
+        meant = did_you_mean(study.metric, scores)
+        raise ConfigError(f"metric: the runs have no score {study.metric!r} but {', '.join(scores)}.{meant}")
+    return scores[study.metric]
+
+
+def render(study: Study, rows: Sequence[Mapping[str, Any]], style: Literal["plain", "markdown"] = "plain") -> str:
+    """The table in percent, with the differences where there is a baseline."""
+    scores = dict.fromkeys(key for row in rows for key in row if key not in ("name", "seeds", "difference"))
+    headings = {"name": "name", "seeds": "seeds", **{key: title(key) for key in scores}}
+    if study.baseline is not None:
+        headings["difference"] = f"{title(study.metric)} - {study.baseline}, {100 * study.confidence:g} % interval"
+    shown = [{**row, "difference": _interval(row.get("difference"))} for row in rows]
+    return format_table(shown, headings, percent=list(scores), style=style)
+
+
+def title(score: str) -> str:
+    """A score as tables name it."""
+    return TITLES.get(score, score.replace("rank", "rank-", 1) if score[4:].isdigit() else score.replace("_", " "))
+
+
+def _interval(difference: Mapping[str, Any] | None) -> str | None:
+    if difference is None:
+        return None
+    mean = f"{100 * difference['mean']:+.1f}"
+    if difference["low"] is None:
+        return f"{mean} [one seed]"
+    return f"{mean} [{100 * difference['low']:+.1f}, {100 * difference['high']:+.1f}]"
+
+
+def write_table(study: Study, plain_study: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:
+    """table.md (percent), table.csv and table.json (fractions) in the study's folder."""
+    folder = Path(study.output)
+    with atomic_path(folder / "table.md") as temporary:
+        temporary.write_text(render(study, rows, "markdown") + "\n", encoding="utf-8")
+    flat = [_flat(row) for row in rows]
+    with atomic_path(folder / "table.csv") as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(dict.fromkeys(key for row in flat for key in row)))
+        writer.writeheader()
+        writer.writerows(flat)
+    write_json(folder / "table.json", {"study": plain_study, "rows": rows})
+
+
+def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in row.items():
+        if key == "difference":
+            flat |= {f"difference_{name}": part for name, part in value.items()}
+        elif isinstance(value, tuple):
+            flat |= {key: value[0], f"{key}_std": value[1]}
+        else:
+            flat[key] = value
+    return flat
