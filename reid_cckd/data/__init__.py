@@ -6,6 +6,7 @@ from reid_cckd.data.dataset import ImageDataset, collate
 from reid_cckd.data.images import BadImage, DamagedImageError, read_image
 from reid_cckd.data.layouts import LAYOUTS, read_market1501, read_msmt17
 from reid_cckd.data.manifest import ROLES, UNLABELLED, Counts, Manifest
+from reid_cckd.data.pairs import Pairs, read_pairs
 from reid_cckd.data.sources import Source
 from reid_cckd.data.synthetic import ensure_pedestrians, write_pedestrians
 
@@ -20,6 +21,7 @@ __all__ = [
     "DamagedImageError",
     "ImageDataset",
     "Manifest",
+    "Pairs",
     "Source",
     "build_augment",
     "check_manifest",
@@ -29,5 +31,6 @@ __all__ = [
     "read_image",
     "read_market1501",
     "read_msmt17",
+    "read_pairs",
     "write_pedestrians",
 ]

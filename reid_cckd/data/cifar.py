@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from reid_cckd.data.folders import Tree, find_tree
 from reid_cckd.data.images import Pixels, resize
 from reid_cckd.data.manifest import Manifest
 from reid_cckd.data.safe_pickle import load_pickle
-from reid_cckd.data.sources import file_stamp, number_of
+from reid_cckd.data.sources import number_of, stamp_of
 from reid_cckd.errors import DataError
 
 SIDE = 32
@@ -97,8 +98,8 @@ class Batches:
     def encoded(self, path: str) -> None:
         return None
 
-    def stamp(self, path: str) -> tuple[int, int]:
-        return file_stamp(self.home / path.rpartition(":")[0])
+    def stamp(self, paths: Sequence[str]) -> str:
+        return stamp_of(self.home / file for file in sorted({path.rpartition(":")[0] for path in paths}))
 
 
 def _find(root: Path, kind: Cifar) -> Path:

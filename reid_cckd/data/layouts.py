@@ -20,6 +20,8 @@ from reid_cckd.data.class_folders import read_class_folders, read_identities
 from reid_cckd.data.folders import SHOWN, Listing, Tree, describe, find_tree
 from reid_cckd.data.images import SUFFIXES
 from reid_cckd.data.manifest import Manifest, concatenate
+from reid_cckd.data.packs import read_recordio
+from reid_cckd.data.pairs import read_pair_images
 from reid_cckd.errors import DataError, did_you_mean
 
 PERSON_CAMERA = re.compile(r"(-?\d+)_c(\d+)")  # 0002_c1s1_000451_03.jpg, VeRi's 0002_c002_00030600_0.jpg
@@ -97,6 +99,8 @@ LAYOUTS: dict[str, Reader] = {
     "imagenet": partial(read_class_folders, name="ImageNet-1k", homes=("", "ILSVRC/Data/CLS-LOC", "imagenet")),
     "class_folders": read_class_folders,
     "identities": read_identities,
+    "recordio": read_recordio,
+    "pairs": read_pair_images,
 }
 
 

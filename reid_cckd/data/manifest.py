@@ -139,6 +139,20 @@ def _take(paths: tuple[str, ...] | Numbered, rows: NDArray[np.int64]) -> tuple[s
     return paths.take(rows) if isinstance(paths, Numbered) else tuple(paths[row] for row in rows.tolist())
 
 
+def chain(name: str, root: Path, parts: Iterable[Manifest], source: Source | None = None) -> Manifest:
+    """The rows of several manifests without superclasses, whose paths ``source`` can read, as one."""
+    tables = list(parts)
+    return Manifest(
+        name,
+        root,
+        tuple(path for table in tables for path in table.paths),
+        np.concatenate([table.labels for table in tables]),
+        np.concatenate([table.cameras for table in tables]),
+        np.concatenate([table.roles for table in tables]),
+        source=source,
+    )
+
+
 def concatenate(name: str, root: Path, parts: Iterable[tuple[str, list[tuple[str, int, int]]]]) -> Manifest:
     """One manifest of (role, [(path, label, camera), ...]) parts, in their order."""
     rows = [(path, label, camera, role) for role, images in parts for path, label, camera in images]

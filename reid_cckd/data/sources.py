@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, overload
@@ -27,8 +28,8 @@ class Source(Protocol):
     def encoded(self, path: str) -> bytes | None:
         """The bytes of the image file, or None where bare pixels are kept. Raises DataError where there are none."""
 
-    def stamp(self, path: str) -> tuple[int, int]:
-        """(bytes, time of change) of what ``path`` is read from: another one means other content."""
+    def stamp(self, paths: Sequence[str]) -> str:
+        """Sizes and times of change of the files that hold these images: another text means other content."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,8 @@ class Files:
     def encoded(self, path: str) -> bytes:
         return (self.root / path).read_bytes()
 
-    def stamp(self, path: str) -> tuple[int, int]:
-        return file_stamp(self.root / path)
+    def stamp(self, paths: Sequence[str]) -> str:
+        return stamp_of(self.root / path for path in paths)
 
 
 class Numbered(Sequence[str]):
@@ -82,10 +83,13 @@ def number_of(path: str) -> int:
     return int(path.rpartition(":")[2])
 
 
-def file_stamp(path: Path) -> tuple[int, int]:
-    """(bytes, time of change in ns) of a file; (-1, 0) of one that is missing."""
-    try:
-        found = path.stat()
-    except OSError:
-        return -1, 0
-    return found.st_size, found.st_mtime_ns
+def stamp_of(files: Iterable[Path]) -> str:
+    """A digest of (bytes, time of change) of files, missing ones among them."""
+    digest = hashlib.sha256()
+    for file in files:
+        try:
+            found = file.stat()
+            digest.update(b"%d %d\n" % (found.st_size, found.st_mtime_ns))
+        except OSError:
+            digest.update(b"missing\n")
+    return digest.hexdigest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -49,3 +50,10 @@ def write_folders(home: Path, folders: Lines = MARKET) -> Path:
         for name in names:
             write_image(home / folder / name)
     return home
+
+
+def jpeg(value: int = 100, size: tuple[int, int] = (8, 4)) -> bytes:
+    """The bytes of such an image as a JPEG."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (size[1], size[0]), (value, 60, 120)).save(buffer, "JPEG")
+    return buffer.getvalue()
