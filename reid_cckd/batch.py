@@ -36,10 +36,10 @@ class Output(NamedTuple):
 
     ``embedding``: (N, D) before the neck, for metric losses. ``neck``: (N, D) after BNNeck, what retrieval
     compares (equal to ``embedding`` without a neck). ``logits``: (N, C), or None without a class head.
-    ``feature_map``: (N, F, h, w), the backbone's last map.
+    ``feature_map``: (N, F, h, w), the backbone's last map, or None where only vectors were kept.
     """
 
     embedding: Tensor
     neck: Tensor
     logits: Tensor | None
-    feature_map: Tensor
+    feature_map: Tensor | None = None

@@ -28,7 +28,12 @@ def read_manifest(data: configuration.Data) -> Manifest:
 
 
 def image_dataset(
-    manifest: Manifest, labels: NDArray[np.int64], data: configuration.Data, augment: bool = False, seed: int = 0
+    manifest: Manifest,
+    labels: NDArray[np.int64],
+    data: configuration.Data,
+    augment: bool = False,
+    seed: int = 0,
+    views: int | None = None,
 ) -> ImageDataset:
     """The images of a manifest as ``data`` asks for them; those that are skipped as damaged are printed."""
     dataset = ImageDataset(
@@ -39,6 +44,7 @@ def image_dataset(
         seed=seed,
         on_bad_image=data.on_bad_image,
         cache=data.cache,
+        views=views,
     )
     for bad in dataset.bad:
         print(f"skipped, damaged: {manifest.path(bad.row)}: {bad.reason}")

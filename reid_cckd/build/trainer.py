@@ -14,6 +14,7 @@ from reid_cckd.build.data import image_dataset
 from reid_cckd.build.networks import Loaded, build_network, precision
 from reid_cckd.build.objective import build_objective
 from reid_cckd.build.sampling import build_sampler
+from reid_cckd.build.teaching import build_teacher
 from reid_cckd.config import Config
 from reid_cckd.data import Manifest, collate, limit_threads
 from reid_cckd.engine import Feed, Trainer, create_optimizer, create_schedule
@@ -34,7 +35,8 @@ def build_trainer(
     """
     folder = Path(config.output)
     labels, classes = manifest.contiguous_labels()
-    dataset = image_dataset(manifest, labels, config.data, augment=True, seed=config.seed)
+    views = config.teacher.views if config.teacher and config.teacher.mode == "views" else None
+    dataset = image_dataset(manifest, labels, config.data, augment=True, seed=config.seed, views=views)
     student = build_network(config, len(classes)).to(device)
     frozen = None if teacher is None else Teacher(teacher.network).to(device)
     objective = build_objective(config, classes.tolist(), student, teacher).to(device)
@@ -53,7 +55,7 @@ def build_trainer(
     return Trainer(
         folder=folder,
         student=student,
-        teacher=frozen,
+        teacher=None if frozen is None or teacher is None else build_teacher(config, teacher, frozen, dataset, device),
         objective=objective,
         data=feed,
         optimizer=optimizer,

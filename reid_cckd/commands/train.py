@@ -26,6 +26,7 @@ FREE_ON_RESUME = (
     "train.device",
     "train.checkpoint_every",
     "teacher.checkpoint",
+    "teacher.cache",
 )
 
 EXAMPLES = """\

@@ -67,6 +67,11 @@ class Teacher:
     """A checkpoint of this toolkit; its architecture and its normalisation are read from it."""
 
     checkpoint: str
+    mode: Literal["online", "clean", "views"] = "online"  # asked at every step, or answers kept on disk
+    views: int = 8  # of `views`: augmentations of each image; epoch e shows number e mod views to both networks
+    cache: str | None = None  # folder of the answers; null: beside the checkpoint
+    cache_dtype: Literal["float16", "float32"] = "float16"
+    allow_weak: bool = False  # go on with a teacher that scores no better than chance
 
 
 @dataclass(frozen=True)
@@ -189,6 +194,7 @@ def _ranges(config: Config) -> Iterator[tuple[str, str]]:
         "sampler.num_superclasses": (config.sampler.num_superclasses, 1),
         "sampler.batch_size": (config.sampler.batch_size, 2),
         "optim.warmup_epochs": (config.optim.warmup_epochs, 0),
+        "teacher.views": (config.teacher.views if config.teacher else 1, 1),
         "train.epochs": (config.train.epochs, 1),
         "train.evaluate_every": (config.train.evaluate_every, 1),
         "train.checkpoint_every": (config.train.checkpoint_every, 1),
@@ -233,6 +239,18 @@ def _teacher_contradictions(config: Config) -> Iterator[tuple[str, str]]:
             "teacher",
             "is not used: lower objective.alpha (KD), raise objective.beta (CC) or add a term",
         )
+    if config.teacher is not None and config.teacher.mode != "online":
+        yield from _cache_contradictions(config, config.teacher)
+
+
+def _cache_contradictions(config: Config, teacher: Teacher) -> Iterator[tuple[str, str]]:
+    stages = {"objective.correlate": config.objective.correlate if config.objective.beta != 0 else "neck"}
+    stages |= {f"objective.terms.{row}.on": term.on for row, term in enumerate(config.objective.terms)}
+    for key, stage in stages.items():
+        if stage == "feature_map":
+            yield key, f"teacher.mode: {teacher.mode} keeps no feature maps; set teacher.mode: online or another stage"
+    if teacher.mode == "views" and config.data.augment in ("none", [], ()):
+        yield "teacher.mode", "without data.augment all views are the same; set mode: clean"
 
 
 def _term_contradictions(config: Config) -> Iterator[tuple[str, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from collections.abc import Sequence
 from typing import Literal
@@ -27,7 +28,8 @@ class ImageDataset(Dataset[Item]):
     """Map-style images of a manifest.
 
     Item ``i`` is ((3, H, W) uint8 RGB, class label, i). With an ``augment`` it depends on (seed, epoch, i) alone, and
-    on how often i came before in the batch: a sampler that repeats an image gets different views of it.
+    on how often i came before in the batch: a sampler that repeats an image gets different views of it. ``views=M``
+    leaves M augmentations of each image: epoch e shows view e mod M of it, and a repeated image the next one.
 
     ``labels``: (N,) int64 class of each row. ``image_size``: (H, W). ``cache="memory"`` decodes everything once into
     one (N, H, W, 3) tensor that workers share. ``on_bad_image="skip"`` decodes every image once before training and
@@ -48,9 +50,10 @@ class ImageDataset(Dataset[Item]):
         seed: int = 0,
         on_bad_image: Literal["error", "skip"] = "error",
         cache: Literal["none", "memory"] = "none",
+        views: int | None = None,
     ) -> None:
         _check_arguments(manifest, labels, on_bad_image, cache)
-        self.image_size, self.augment, self.seed = image_size, augment, seed
+        self.image_size, self.augment, self.seed, self.views = image_size, augment, seed, views
         self.bad: list[BadImage] = []
         self._pixels: Tensor | None = None
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # seen by workers that already run
@@ -71,6 +74,12 @@ class ImageDataset(Dataset[Item]):
         """Draw other augmentations; reaches workers that already run."""
         self._epoch.fill_(epoch)
 
+    def without_augment(self) -> ImageDataset:
+        """The same images as they are; what is decoded in memory is shared."""
+        plain = copy.copy(self)
+        plain.augment = None
+        return plain
+
     def __getitem__(self, index: int) -> Item:
         return self._item(int(index), repeat=0)
 
@@ -86,7 +95,10 @@ class ImageDataset(Dataset[Item]):
     def _item(self, index: int, repeat: int) -> Item:
         image = self.manifest.read(index, self.image_size) if self._pixels is None else self._pixels[index].numpy()
         if self.augment is not None:
-            image = self.augment(image, seed=self.seed, epoch=int(self._epoch), index=index, repeat=repeat)
+            epoch = int(self._epoch)
+            if self.views is not None:
+                epoch, repeat = (epoch + repeat) % self.views, 0
+            image = self.augment(image, seed=self.seed, epoch=epoch, index=index, repeat=repeat)
         return torch.from_numpy(image.transpose(2, 0, 1)), int(self.labels[index]), index
 
     def _decode_all(self, manifest: Manifest, keep: bool) -> list[BadImage]:

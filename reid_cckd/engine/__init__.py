@@ -9,19 +9,27 @@ from reid_cckd.engine.extract import embed_batch, extract, extract_to
 from reid_cckd.engine.feed import Feed
 from reid_cckd.engine.interrupt import Interrupted
 from reid_cckd.engine.optim import create_optimizer, create_schedule
+from reid_cckd.engine.teacher_cache import Layout, TeacherCache, build_cache, open_cache
+from reid_cckd.engine.teachers import CachedTeacher, OnlineTeacher, TeacherSource
 from reid_cckd.engine.tracking import RunLog
 from reid_cckd.engine.trainer import Position, Trainer, TrainingData
 
 __all__ = [
     "STALE",
+    "CachedTeacher",
     "Embeddings",
     "Feed",
     "Interrupted",
+    "Layout",
+    "OnlineTeacher",
     "Position",
     "RunLog",
+    "TeacherCache",
+    "TeacherSource",
     "Trainer",
     "TrainingData",
     "autocast",
+    "build_cache",
     "claim",
     "count_macs",
     "count_parameters",
@@ -35,6 +43,7 @@ __all__ = [
     "is_embeddings",
     "load_checkpoint",
     "milliseconds_per_image",
+    "open_cache",
     "pick_device",
     "save_checkpoint",
 ]

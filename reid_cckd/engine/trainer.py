@@ -18,6 +18,7 @@ from torch.optim import Optimizer
 from reid_cckd.batch import Batch, Output
 from reid_cckd.engine.checkpoint import load_checkpoint, save_checkpoint
 from reid_cckd.engine.interrupt import Interrupted, StopRequest
+from reid_cckd.engine.teachers import TeacherSource
 from reid_cckd.engine.tracking import Progress, RunLog, RunningMeans
 from reid_cckd.errors import CheckpointError, UserError
 from reid_cckd.files import write_json
@@ -82,7 +83,7 @@ class Trainer:
     precision: Callable[[], AbstractContextManager[object]]
     epochs: int
     meta: dict[str, Any]
-    teacher: nn.Module | None = None
+    teacher: TeacherSource | None = None
     average: ModelEmaV3 | None = None
     clip_norm: float | None = None
     evaluate_every: int = 1
@@ -141,7 +142,7 @@ class Trainer:
         self.student.train()
         self.objective.train()
         for batch in self.data.batches(self.position.epoch, self.position.batch):
-            values = self._step(batch.to(self.device))
+            values = self._step(batch)
             self.means.add(values)
             seen.add(values)
             self.position.batch += 1
@@ -157,9 +158,10 @@ class Trainer:
                 self._save_last()
         return seen.take()
 
-    def _step(self, batch: Batch) -> dict[str, float]:
+    def _step(self, loaded: Batch) -> dict[str, float]:
         step, total = self.position.step, self.epochs * len(self.data)
-        teacher = None if self.teacher is None else self._ask_teacher(batch.images)
+        batch = loaded.to(self.device)
+        teacher = None if self.teacher is None else self.teacher(loaded, batch.images, self.position.epoch)
         with self.precision():
             student = self.student(batch.images)
         terms = self._terms(student, teacher, batch, progress=step / total)
@@ -197,12 +199,6 @@ class Trainer:
         self.log.append({**place, "balance": {share.term: asdict(share) for share in shares}})
         if self.show_balance is not None:
             self.show_balance([asdict(share) for share in shares])
-
-    def _ask_teacher(self, images: Tensor) -> Output:
-        assert self.teacher is not None
-        with torch.no_grad(), self.precision():
-            output: Output = self.teacher(images)
-        return output
 
     def _finish_epoch(self, progress: Progress, means: dict[str, float]) -> None:
         epoch = self.position.epoch

@@ -1,0 +1,103 @@
+"""From `teacher:` to whom the student asks: the network, or what it said of every image before."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
+
+from reid_cckd import config as configuration
+from reid_cckd.batch import Batch
+from reid_cckd.build.networks import Loaded, precision
+from reid_cckd.config import Config
+from reid_cckd.data import ImageDataset, collate, limit_threads
+from reid_cckd.engine import CachedTeacher, Layout, OnlineTeacher, TeacherSource, build_cache, open_cache
+from reid_cckd.models import Teacher
+
+PROBED = 1000  # files whose length goes into the key of a cache
+
+
+def build_teacher(
+    config: Config, loaded: Loaded, teacher: Teacher, dataset: ImageDataset, device: torch.device
+) -> TeacherSource:
+    """Whom the student asks; a cache that is missing is computed now.
+
+    Raises:
+        UserError: the cache in the folder is of something else, or there is no room for one.
+    """
+    assert config.teacher is not None
+    settings = config.teacher
+    online = OnlineTeacher(teacher, precision(config, device))
+    if settings.mode == "online":
+        return online
+    facts = _facts(config, settings, loaded, dataset, device)
+    default = Path(settings.checkpoint).parent / "answers" / _digest(repr(sorted(facts.items())))[:16]
+    folder = default if settings.cache is None else Path(settings.cache)
+    found = open_cache(folder, facts)
+    if found is None:
+        views = _Views(dataset if settings.mode == "views" else dataset.without_augment(), config)
+        layout = Layout(len(dataset), facts["views"], _widths(loaded), settings.cache_dtype)
+        found = build_cache(folder, facts, layout, views.batches, lambda images: online.answer(images.to(device)))
+    return CachedTeacher(found)
+
+
+@dataclass(frozen=True)
+class _Views:
+    """All images of a data set, as they look in one epoch."""
+
+    dataset: ImageDataset
+    config: Config
+
+    def batches(self, view: int, parts: Sequence[range]) -> Iterable[Batch]:
+        """The images of the parts in order; no batch is across two of them."""
+        self.dataset.set_epoch(view)
+        size, workers = self.config.evaluation.batch_size, self.config.data.workers
+        rows = [part[start : start + size] for part in parts for start in range(0, len(part), size)]
+        return DataLoader(
+            self.dataset,
+            batch_sampler=rows,  # type: ignore[arg-type]
+            num_workers=workers,
+            collate_fn=collate,
+            worker_init_fn=limit_threads,
+        )
+
+
+def _widths(loaded: Loaded) -> tuple[int, int, int]:
+    width = loaded.network.width
+    return width, width, len(loaded.classes) if loaded.network.head is not None else 0
+
+
+def _facts(
+    config: Config, settings: configuration.Teacher, loaded: Loaded, dataset: ImageDataset, device: torch.device
+) -> dict[str, Any]:
+    """Everything that an answer depends on."""
+    with precision(config, device)():
+        computed_in = torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else torch.float32
+    augmented = settings.mode == "views"
+    return {
+        "teacher": loaded.sha256,
+        "images": _fingerprint(dataset),
+        "image_size": list(config.data.image_size),
+        "augment": config.data.augment if augmented else "none",
+        "seed": config.seed if augmented else 0,
+        "views": settings.views if augmented else 1,
+        "dtype": settings.cache_dtype,
+        "precision": str(computed_in).removeprefix("torch."),
+    }
+
+
+def _fingerprint(dataset: ImageDataset) -> str:
+    """Which images in which order, and how long some of their files are."""
+    manifest = dataset.manifest
+    step = max(1, len(manifest) // PROBED)
+    lengths = [manifest.reader.stamp(path)[0] for path in manifest.paths[::step]]
+    return _digest("\n".join([manifest.name, *manifest.paths, *map(str, lengths)]))
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

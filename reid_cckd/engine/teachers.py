@@ -1,0 +1,66 @@
+"""Whom a student asks at every step: a network, or what it said before."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from reid_cckd.batch import Batch, Output
+from reid_cckd.engine.teacher_cache import TeacherCache
+
+
+class TeacherSource(Protocol):
+    """Knows the teacher's output for a batch."""
+
+    def __call__(self, batch: Batch, images: Tensor, epoch: int) -> Output:
+        """Rows of ``batch`` as it was loaded; ``images`` are its images on the device of the result."""
+
+
+@dataclass(frozen=True)
+class OnlineTeacher:
+    """Looks at the very images that the student looks at."""
+
+    network: nn.Module
+    precision: Callable[[], AbstractContextManager[object]]
+
+    @torch.no_grad()
+    def answer(self, images: Tensor) -> Output:
+        """What the network says of images on its device."""
+        with self.precision():
+            output: Output = self.network(images)
+        return output
+
+    def __call__(self, batch: Batch, images: Tensor, epoch: int) -> Output:
+        return self.answer(images)
+
+
+@dataclass(frozen=True)
+class CachedTeacher:
+    """Remembers what it said; of M views of an image, the one that this epoch shows the student."""
+
+    cache: TeacherCache
+
+    def __call__(self, batch: Batch, images: Tensor, epoch: int) -> Output:
+        index: NDArray[np.int64] = batch.index.cpu().numpy()
+        view = (epoch + repeats(index)) % self.cache.layout.views
+        rows = self.cache.look_up(view, index)
+        if images.is_cuda:
+            rows = rows.pin_memory()
+        return self.cache.layout.output(rows.to(images.device, non_blocking=True))
+
+
+def repeats(index: NDArray[np.int64]) -> NDArray[np.int64]:
+    """(N,) how often each number came before in the batch: the data set counts the same way."""
+    order = np.argsort(index, kind="stable")
+    ordered = index[order]
+    first = np.searchsorted(ordered, ordered)
+    counts = np.empty_like(index)
+    counts[order] = np.arange(len(index)) - first
+    return counts

@@ -1,0 +1,98 @@
+"""Teachers whose answers are kept: the same training at the student's own cost, and never another's answers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from reid_cckd.build import trainer as build_trainer_module
+from reid_cckd.commands.train import main as train_main
+from reid_cckd.engine import CachedTeacher, OnlineTeacher, load_checkpoint
+from tests.commands.conftest import recipe, write_config
+
+OBJECTIVE = {"alpha": 0.5, "beta": 10.0, "terms": [{"name": "mimic", "loss": "cosine_mimic", "on": "embedding"}]}
+
+
+def configure(root: Path, teacher: Path, folder: Path, **keys: object) -> Path:
+    settings = {"checkpoint": str(teacher), "cache": str(folder / "answers"), "cache_dtype": "float32", **keys}
+    values = recipe(root, folder / "run", objective=OBJECTIVE, teacher=settings, train={"epochs": 3})
+    return write_config(folder / "run.yaml", values)
+
+
+def losses(folder: Path) -> list[dict[str, Any]]:
+    rows = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return [row["balance"] for row in rows if "balance" in row]
+
+
+def test_views_are_what_the_student_sees(
+    pedestrians: Path, teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = configure(pedestrians, teacher, tmp_path, mode="views", views=2)
+    asked: list[int] = []
+    look_up = CachedTeacher.__call__
+
+    def spy(self: CachedTeacher, batch: Any, images: torch.Tensor, epoch: int) -> Any:
+        asked.append(epoch)
+        return look_up(self, batch, images, epoch)
+
+    monkeypatch.setattr(CachedTeacher, "__call__", spy)
+    assert train_main([str(config)]) == 0
+    assert asked == [0] * 6 + [1] * 6 + [2] * 6
+
+    def ask_the_network(settings: Any, loaded: Any, network: Any, dataset: Any, device: torch.device) -> OnlineTeacher:
+        return OnlineTeacher(network, build_trainer_module.precision(settings, device))
+
+    monkeypatch.setattr(build_trainer_module, "build_teacher", ask_the_network)
+    assert train_main([str(config), f"output={tmp_path / 'online'}"]) == 0
+    cached, online = losses(tmp_path / "run"), losses(tmp_path / "online")
+    assert len(cached) == 3
+    for one, other in zip(cached, online, strict=True):
+        for name in ("ce", "kd", "cc", "mimic"):
+            assert one[name]["value"] == pytest.approx(other[name]["value"], rel=1e-3)
+
+
+def test_a_clean_cache_is_built_once_and_shared(
+    pedestrians: Path, teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = configure(pedestrians, teacher, tmp_path, mode="clean", cache=None, cache_dtype="float16")
+    assert train_main([str(config), "train.epochs=1"]) == 0
+    assert "The teacher answers for 96 images x 1" in capsys.readouterr().out
+    assert train_main([str(config), "train.epochs=1", "seed=4", f"output={tmp_path / 'other'}"]) == 0
+    assert "The teacher answers" not in capsys.readouterr().out
+    assert len(list((teacher.parent / "answers").iterdir())) == 1
+
+
+def test_a_cache_of_another_teacher_is_refused(
+    pedestrians: Path, teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = configure(pedestrians, teacher, tmp_path, mode="clean")
+    assert train_main([str(config), "train.epochs=1"]) == 0
+    content = load_checkpoint(teacher)
+    torch.save({**content, "scores": {}}, tmp_path / "other.pt")
+    arguments = [f"teacher.checkpoint={tmp_path / 'other.pt'}", f"output={tmp_path / 'second'}"]
+    assert train_main([str(config), *arguments]) == 2
+    assert "is a cache of another teacher" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["objective.terms=[{name: at, loss: attention, on: feature_map}]"], ["objective.terms.0.on", "online"]),
+        (["objective.correlate=feature_map"], ["objective.correlate", "online"]),
+        (["data.augment=none"], ["teacher.mode", "clean"]),
+        (["teacher.views=0"], ["teacher.views", "at least 1"]),
+        (["teacher.mode=viewed"], ["teacher.mode", "views"]),
+    ],
+)
+def test_what_a_cache_cannot_do_is_said_before_anything_starts(
+    pedestrians: Path, teacher: Path, tmp_path: Path, overrides: list[str], words: list[str], capsys: Any
+) -> None:
+    config = configure(pedestrians, teacher, tmp_path, mode="views")
+    assert train_main([str(config), *overrides]) == 2
+    message = capsys.readouterr().err
+    assert all(word in message for word in words), message
+    assert not (tmp_path / "answers").exists()
