@@ -12,6 +12,7 @@ COMMANDS = {
     "extract": "keep a network's embeddings of a data set on disk",
     "data": "check a data set on disk, or write a synthetic one",
     "sweep": "train the runs of a study over grids and seeds, with a table at the end",
+    "figures": "draw what students took over from their teacher",
     "runs": "compare finished runs, seeds as mean ± std",
     "quickstart": "teacher, student, KD and CCKD on synthetic pedestrians, with a table at the end",
 }

@@ -35,10 +35,11 @@ def similarity_maps(
     """Draw a PNG with a heat map of cosine similarities for each network, images sorted by class.
 
     ``networks``: name -> embeddings (N, D) of the same images. Shown are the first ``images`` of each of the first
-    ``classes`` classes that have so many. Blocks on the diagonal are pairs of one class.
+    ``classes`` classes that have so many (or as many as the largest has). Blocks on the
+    diagonal are pairs of one class.
 
     Raises:
-        ValueError: no class has so many images, or embeddings and labels differ in length.
+        ValueError: embeddings and labels differ in length.
     """
     _same_images(networks, labels)
     rows = _sorted_rows(labels, classes, images)
@@ -104,15 +105,14 @@ def retention_plot(path: str | os.PathLike[str], teacher: Point, students: Seque
 
 def _same_images(networks: Mapping[str, Floats], labels: NDArray[np.int64]) -> None:
     lengths = {name: len(embeddings) for name, embeddings in networks.items()}
-    if not networks or set(lengths.values()) != {len(labels)}:
+    if not len(labels) or set(lengths.values()) != {len(labels)}:
         raise ValueError(f"networks: expected embeddings of {len(labels)} images like labels, got {lengths}")
 
 
 def _sorted_rows(labels: NDArray[np.int64], classes: int, images: int) -> NDArray[np.int64]:
     found, counts = np.unique(labels, return_counts=True)
+    images = min(images, int(counts.max()))
     full = found[counts >= images][:classes]
-    if not len(full):
-        raise ValueError(f"labels: no class has {images} images, the largest {counts.max(initial=0)}")
     return np.concatenate([np.flatnonzero(labels == label)[:images] for label in full])
 
 

@@ -38,11 +38,9 @@ def test_pictures_follow_the_embeddings(tmp_path, draw):
     assert (pixels[0] != pixels[1]).any()
 
 
-def test_embeddings_of_other_images_and_small_classes_are_refused(tmp_path):
+def test_embeddings_of_other_images_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"20 images like labels, got {'student': 19}"):
         similarity_maps(tmp_path / "a.png", {"student": embeddings(1.0)[1:]}, LABELS)
-    with pytest.raises(ValueError, match="no class has 8 images, the largest 5"):
-        similarity_maps(tmp_path / "a.png", {"student": embeddings(1.0)}, LABELS)
     assert not list(tmp_path.iterdir())
 
 

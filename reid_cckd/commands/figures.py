@@ -1,0 +1,95 @@
+"""`reid-cckd figures RUN ...`: what each student took over from its teacher, in pictures."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reid_cckd.commands.console import make_parser, run
+from reid_cckd.commands.subjects import open_subject
+from reid_cckd.engine import Embeddings, RunLog
+from reid_cckd.errors import ConfigError, DataError
+from reid_cckd.report import (
+    Point,
+    retention_plot,
+    similarity_histograms,
+    similarity_maps,
+    training_curves,
+)
+
+EXAMPLES = """\
+  reid-cckd figures runs/omniglot/teacher runs/omniglot/student runs/omniglot/kd runs/omniglot/cckd --output figures
+  reid-cckd figures teacher=runs/t student=runs/s0 'CCKD=runs/best/seed0' --output figures data.root=/data/omniglot"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry of the command."""
+    text = (
+        "Draw similarity maps, histograms of similarities within and between classes, training curves, and what is "
+        "kept of the first run's score, which is the teacher's, over parameters and MACs."
+    )
+    parser = make_parser("figures", text, EXAMPLES)
+    parser.add_argument("runs", nargs="+", metavar="[NAME=]RUN", help="folders of finished runs, the teacher's first")
+    parser.add_argument("--output", type=Path, required=True, help="folder for the pictures")
+    return run(_command, parser, argv)
+
+
+def _command(arguments: argparse.Namespace) -> None:
+    overrides = [one for one in arguments.runs if one.startswith("data.")]
+    folders = dict(_named(one) for one in arguments.runs if one not in overrides)
+    for picture in draw_figures(folders, arguments.output, overrides):
+        print(picture)
+
+
+def _named(text: str) -> tuple[str, Path]:
+    name, equals, folder = text.partition("=")
+    return (name, Path(folder)) if equals else (Path(text).name, Path(text))
+
+
+def draw_figures(folders: Mapping[str, Path], output: Path, overrides: Sequence[str] = ()) -> list[Path]:
+    """The pictures of runs by name, the teacher first; ``overrides`` of data keys are for all.
+
+    Raises:
+        DataError: a folder holds no finished run. ConfigError: fewer than two runs, or other data in one of them.
+    """
+    if len(folders) < 2:
+        raise ConfigError("figures: give two runs or more, the teacher's first.")
+    reports = {name: _report(folder) for name, folder in folders.items()}
+    galleries = {name: open_subject(folder / "last.pt", overrides).gallery for name, folder in folders.items()}
+    labels = _common_labels(galleries)
+    vectors = {name: part.vectors for name, part in galleries.items()}
+    pictures = [output / f"{name}.png" for name in ("similarity", "histograms", "curves", "retention")]
+    similarity_maps(pictures[0], vectors, labels, "cosine similarity of test images, sorted by class")
+    similarity_histograms(pictures[1], vectors, labels, "cosine similarity of pairs of test images")
+    logs = {name: RunLog(folder / "log.jsonl").rows() for name, folder in folders.items()}
+    training_curves(pictures[2], logs, "training")
+    teacher, *students = (_point(name, report) for name, report in reports.items())
+    retention_plot(pictures[3], teacher, students, "mAP kept of the teacher's")
+    return pictures
+
+
+def _report(folder: Path) -> dict[str, Any]:
+    path = folder / "report.json"
+    if not path.is_file():
+        raise DataError(f"{folder} holds no finished run: there is no {path}, which `train` writes at its end.")
+    report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return report
+
+
+def _common_labels(galleries: Mapping[str, Embeddings]) -> NDArray[np.int64]:
+    (first, reference), *others = galleries.items()
+    for name, part in others:
+        if not np.array_equal(part.paths, reference.paths):
+            raise ConfigError(f"figures: the run {name!r} was tested on other images than {first!r}.")
+    return reference.labels
+
+
+def _point(name: str, report: Mapping[str, Any]) -> Point:
+    cost = report["cost"]
+    return Point(name, cost["parameters"], cost["macs"], report["scores"]["mean_ap"])
