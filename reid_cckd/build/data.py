@@ -44,6 +44,7 @@ def image_dataset(
         seed=seed,
         on_bad_image=data.on_bad_image,
         cache=data.cache,
+        cache_dir=Path(data.cache_dir) if data.cache_dir else None,
         views=views,
     )
     for bad in dataset.bad:

@@ -23,6 +23,7 @@ FREE_ON_RESUME = (
     "data.root",
     "data.workers",
     "data.cache",
+    "data.cache_dir",
     "train.device",
     "train.checkpoint_every",
     "teacher.checkpoint",

@@ -29,7 +29,8 @@ class Data:
     image_size: tuple[int, int] = (256, 128)  # height, width
     use_val: bool = True  # MSMT17: train on list_train + list_val, as its protocol does
     augment: str | list[Any] = "reid"  # "reid", "none", or a list of albumentations transforms
-    cache: Literal["none", "memory"] = "none"
+    cache: Literal["none", "memory", "packed"] = "none"
+    cache_dir: str | None = None  # of `packed`; null: .packed beside the data
     on_bad_image: Literal["error", "skip"] = "error"
     workers: int = 2
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -17,8 +18,9 @@ from tqdm import tqdm
 from reid_cckd.batch import Batch
 from reid_cckd.data.augment import Augment
 from reid_cckd.data.folders import SHOWN
-from reid_cckd.data.images import BadImage, DamagedImageError, in_threads
+from reid_cckd.data.images import BadImage, DamagedImageError, Pixels, in_threads
 from reid_cckd.data.manifest import Manifest
+from reid_cckd.data.packed import Packed, cached
 from reid_cckd.errors import DataError
 
 Item = tuple[Tensor, int, int]
@@ -32,9 +34,10 @@ class ImageDataset(Dataset[Item]):
     leaves M augmentations of each image: epoch e shows view e mod M of it, and a repeated image the next one.
 
     ``labels``: (N,) int64 class of each row. ``image_size``: (H, W). ``cache="memory"`` decodes everything once into
-    one (N, H, W, 3) tensor that workers share. ``on_bad_image="skip"`` decodes every image once before training and
-    leaves the damaged ones out of ``manifest`` and ``labels``; they are listed in ``bad``. With "error" the first
-    damaged image met raises.
+    one (N, H, W, 3) tensor that workers share; ``cache="packed"`` decodes everything once for this and later runs into
+    a file below ``cache_dir`` (``.packed`` beside the data unless told) that workers map. ``on_bad_image="skip"``
+    decodes every image once before training and leaves the damaged ones out of ``manifest`` and ``labels``; they are
+    listed in ``bad``. With "error" the first damaged image met raises.
 
     Raises:
         DataError: a damaged image (DamagedImageError), or none left.
@@ -49,15 +52,20 @@ class ImageDataset(Dataset[Item]):
         augment: Augment | None = None,
         seed: int = 0,
         on_bad_image: Literal["error", "skip"] = "error",
-        cache: Literal["none", "memory"] = "none",
+        cache: Literal["none", "memory", "packed"] = "none",
         views: int | None = None,
+        cache_dir: Path | None = None,
     ) -> None:
         _check_arguments(manifest, labels, on_bad_image, cache)
         self.image_size, self.augment, self.seed, self.views = image_size, augment, seed, views
         self.bad: list[BadImage] = []
         self._pixels: Tensor | None = None
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # seen by workers that already run
-        if cache == "memory" or on_bad_image == "skip":
+        self._packed: Packed | None = None
+        if cache == "packed":
+            self._packed = cached(manifest, image_size, cache_dir)
+            self.bad = self._packed.bad
+        elif cache == "memory" or on_bad_image == "skip":
             self.bad = self._decode_all(manifest, keep=cache == "memory")
         if self.bad and on_bad_image == "error":
             raise DamagedImageError(_damaged_message(manifest, self.bad))
@@ -65,6 +73,7 @@ class ImageDataset(Dataset[Item]):
         if not good.any():
             raise DataError(f"None of the {len(manifest):,} images of {manifest.name} at {manifest.root} can be used.")
         self.manifest = manifest.take(good) if self.bad else manifest
+        self._rows = np.flatnonzero(good)  # of the manifest that was packed
         self.labels = np.asarray(labels, dtype=np.int64)[good]
 
     def __len__(self) -> int:
@@ -93,13 +102,20 @@ class ImageDataset(Dataset[Item]):
         return items
 
     def _item(self, index: int, repeat: int) -> Item:
-        image = self.manifest.read(index, self.image_size) if self._pixels is None else self._pixels[index].numpy()
+        image = self._image(index)
         if self.augment is not None:
             epoch = int(self._epoch)
             if self.views is not None:
                 epoch, repeat = (epoch + repeat) % self.views, 0
             image = self.augment(image, seed=self.seed, epoch=epoch, index=index, repeat=repeat)
         return torch.from_numpy(image.transpose(2, 0, 1)), int(self.labels[index]), index
+
+    def _image(self, index: int) -> Pixels:
+        if self._pixels is not None:
+            return np.asarray(self._pixels[index].numpy())
+        if self._packed is not None:
+            return np.array(self._packed.pixels[self._rows[index]])
+        return self.manifest.read(index, self.image_size)
 
     def _decode_all(self, manifest: Manifest, keep: bool) -> list[BadImage]:
         """Decode every image, into the cache if ``keep``, and return the damaged ones."""
@@ -128,8 +144,8 @@ def _check_arguments(manifest: Manifest, labels: NDArray[np.int64], on_bad_image
         raise ValueError(f"labels has {len(labels)} entries, expected one for each of {len(manifest)} images")
     if on_bad_image not in ("error", "skip"):
         raise ValueError(f"on_bad_image is {on_bad_image!r}, expected 'error' or 'skip'")
-    if cache not in ("none", "memory"):
-        raise ValueError(f"cache is {cache!r}, expected 'none' or 'memory'")
+    if cache not in ("none", "memory", "packed"):
+        raise ValueError(f"cache is {cache!r}, expected 'none', 'memory' or 'packed'")
 
 
 def _damaged_message(manifest: Manifest, bad: Sequence[BadImage]) -> str:

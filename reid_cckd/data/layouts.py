@@ -20,6 +20,7 @@ from reid_cckd.data.class_folders import read_class_folders, read_identities
 from reid_cckd.data.folders import SHOWN, Listing, Tree, describe, find_tree
 from reid_cckd.data.images import SUFFIXES
 from reid_cckd.data.manifest import Manifest, concatenate
+from reid_cckd.data.packed import read_packed
 from reid_cckd.data.packs import read_recordio
 from reid_cckd.data.pairs import read_pair_images
 from reid_cckd.errors import DataError, did_you_mean
@@ -101,6 +102,7 @@ LAYOUTS: dict[str, Reader] = {
     "identities": read_identities,
     "recordio": read_recordio,
     "pairs": read_pair_images,
+    "packed": read_packed,
 }
 
 

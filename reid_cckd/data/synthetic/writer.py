@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import multiprocessing
 import os
@@ -26,7 +25,7 @@ from reid_cckd.data.manifest import Manifest
 from reid_cckd.data.synthetic.camera import make_camera, make_visit, photograph
 from reid_cckd.data.synthetic.person import Person, make_people
 from reid_cckd.errors import DataError
-from reid_cckd.files import write_json
+from reid_cckd.files import alone, write_json
 
 MARKER = "synthetic.json"
 REVISION = 1  # raise it with every change of a pixel: sets on disk are then made anew
@@ -87,7 +86,7 @@ def write_pedestrians(
     """
     recipe = Recipe(train_ids, test_ids, images_per_id, cameras, (int(size[0]), int(size[1])), seed)
     target = Path(root).expanduser().absolute()
-    with _alone(target):
+    with alone(target):
         return (_complete(target, recipe) if reuse else None) or _write(target, recipe, workers)
 
 
@@ -205,12 +204,3 @@ def _map(draw: Callable[[T], R], jobs: Sequence[T], workers: int | None) -> Iter
         except BaseException:  # an interrupt should not wait for everybody who is still to be drawn
             pool.shutdown(cancel_futures=True)
             raise
-
-
-@contextlib.contextmanager
-def _alone(target: Path) -> Iterator[None]:
-    """Let processes that want the same set wait for the one that writes it."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with target.with_name(f".{target.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
