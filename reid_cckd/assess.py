@@ -61,7 +61,7 @@ class Judge:
 
     def index(self, part: Manifest, source: str) -> Embeddings:
         """The rows of embeddings to be, and what these will depend on; the vectors are still empty."""
-        text = json.dumps([part.paths, part.labels.tolist(), part.cameras.tolist(), part.roles.tolist()])
+        text = json.dumps([list(part.paths), part.labels.tolist(), part.cameras.tolist(), part.roles.tolist()])
         about = {
             "source": source,
             "data": part.name,

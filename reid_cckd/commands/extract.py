@@ -16,6 +16,7 @@ from reid_cckd.commands.console import make_parser, run
 from reid_cckd.commands.progress import progress, readable_bytes, readable_seconds
 from reid_cckd.config import Config, config_from_dict, to_dict
 from reid_cckd.data import ImageDataset
+from reid_cckd.data.manifest import ROLES
 from reid_cckd.engine import embed_batch, extract_to, pick_device
 from reid_cckd.errors import DataError
 from reid_cckd.files import write_json
@@ -37,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("network", help="last.pt or best.pt of a run, or the name of a timm model")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="data.*, evaluation.on, evaluation.flip, ...")
     parser.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="a new folder")
-    parser.add_argument("--roles", nargs="+", default=["query", "gallery"], choices=("train", "query", "gallery"))
+    parser.add_argument("--roles", nargs="+", default=["query", "gallery"], choices=ROLES)
     parser.add_argument("--dtype", default="float32", choices=("float32", "float16"), help="of what is kept")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write what was made to this file")
     return run(_command, parser, argv)

@@ -71,6 +71,7 @@ def evaluate_identification(
     fprs: Sequence[float] = (1e-6, 1e-5, 1e-4),
     *,
     ignored: NDArray[np.bool_] | None = None,
+    order: NDArray[np.int64] | None = None,
     device: torch.device | str | None = None,
     progress: Progress | None = None,
 ) -> IdentificationResult:
@@ -82,6 +83,8 @@ def evaluate_identification(
     probes against the N distractors.
 
     ``ignored``: (M,) true for distractors known to be wrong; they count in N and never score above anything.
+    ``order``: the rows of ``distractors`` that count, in the order in which they do; by default all, as they come.
+
     The distractors are read once, in order, for all scales, ranks and rates; 96 MiB of scores are held at a time and
     8 bytes per impostor score above the highest of ``fprs``. ``progress(done, total)`` counts distractors.
 
@@ -94,11 +97,11 @@ def evaluate_identification(
     place = choose_device(device, distractors, probes)
     photos, others = Rows(probes, "probes", place), Rows(distractors, "distractors", place, measure=False)
     scales = sorted({int(scale) for scale in scales})
-    _check(photos, others, probe_ids, scales, ranks, fprs, ignored)
+    _check(photos, others, probe_ids, scales, ranks, fprs, ignored, order)
     with exact_float32(place):
         pairs = _mates(photos, codes_of(probe_ids, "probe_ids"))
         highest = _Highest(_accepted(max(fprs, default=0), len(photos) * scales[-1]) + 1)
-        run = _Pass(photos, others, ignored, pairs, max(ranks), highest)
+        run = _Pass(photos, others, ignored, order, pairs, max(ranks), highest)
         above, tpr = {}, {}
         for start, stop in _tiles(scales):
             run.add(start, stop)
@@ -108,7 +111,8 @@ def evaluate_identification(
                 above[stop] = np.minimum(run.above, max(ranks))
                 accepted = {fpr: _accepted(fpr, len(photos) * stop) for fpr in fprs}
                 tpr[stop] = {f: float(np.mean(pairs.scores > highest.place(n))) for f, n in accepted.items()}
-    skipped = np.cumsum(ignored) if ignored is not None else np.zeros(len(others), dtype=np.int64)
+    counted = np.arange(scales[-1]) if order is None else order
+    skipped = np.zeros(len(counted)) if ignored is None else np.cumsum(ignored[counted])
     return IdentificationResult(
         rate={scale: {int(r): float(np.mean(above[scale] < r)) for r in ranks} for scale in scales},
         tpr=tpr,
@@ -155,22 +159,26 @@ class _Pass:
         photos: Rows,
         others: Rows,
         ignored: NDArray[np.bool_] | None,
+        order: NDArray[np.int64] | None,
         pairs: _Pairs,
         deepest: int,
         highest: _Highest,
     ) -> None:
-        self.photos, self.others, self.ignored, self.pairs = photos, others, ignored, pairs
+        self.photos, self.others, self.pairs = photos, others, pairs
+        self.ignored, self.order = ignored, order
         self.deepest, self.highest = deepest, highest
         self.above = np.zeros(len(pairs.scores), dtype=np.int64)
         self.buffer = torch.empty(_SCORES, device=photos.device)
 
     def add(self, start: int, stop: int) -> None:
         """Score distractors ``start`` ... ``stop`` against all probes."""
-        rows, wrong = self.others.raw(start, stop), None
-        if self.ignored is not None and self.ignored[start:stop].any():
-            wrong = torch.from_numpy(self.ignored[start:stop]).to(rows.device)
+        numbers = None if self.order is None else self.order[start:stop]
+        rows, wrong = self._rows(start, stop, numbers), None
+        ignored = None if self.ignored is None else self.ignored[slice(start, stop) if numbers is None else numbers]
+        if ignored is not None and ignored.any():
+            wrong = torch.from_numpy(ignored).to(rows.device)
             rows = rows.masked_fill(wrong[:, None], 1.0)  # they may be zero vectors, which `measure` refuses
-        lengths = self.others.measure(rows, start)
+        lengths = self.others.measure(rows, start, numbers)
         step = max(1, _SCORES // len(rows))
         for first in range(0, len(self.photos), step):
             queries = self.photos.unit(first, first + step)
@@ -180,6 +188,12 @@ class _Pass:
                 scores[:, wrong] = -torch.inf
             count = self._count if scores.device.type == "cpu" else self._count_on_device
             count(scores, lengths, first)
+
+    def _rows(self, start: int, stop: int, numbers: NDArray[np.int64] | None) -> Tensor:
+        if numbers is None:
+            return self.others.raw(start, stop)
+        values = self.others.values
+        return values[torch.from_numpy(numbers).to(values.device)].to(self.others.device, torch.float32)
 
     def _count(self, scores: Tensor, lengths: Tensor, first: int) -> None:
         table, divisors, bounds = scores.numpy(), lengths.numpy(), self.pairs.bounds
@@ -255,6 +269,7 @@ def _check(
     ranks: Sequence[int],
     fprs: Sequence[float],
     ignored: NDArray[np.bool_] | None,
+    order: NDArray[np.int64] | None,
 ) -> None:
     same_length(probes=photos, probe_ids=probe_ids)
     same_length(distractors=others, ignored=ignored)
@@ -264,8 +279,11 @@ def _check(
         raise ValueError("probes is empty")
     if not scales or scales[0] < 1:
         raise ValueError(f"scales must be whole numbers from 1 up, are {list(scales)}")
-    if scales[-1] > len(others):
-        raise ValueError(f"scales: {scales[-1]} distractors are wanted and there are {len(others)}")
+    count = len(others) if order is None else len(order)
+    if scales[-1] > count:
+        raise ValueError(f"scales: {scales[-1]} distractors are wanted and there are {count}")
+    if order is not None and count and (order.min() < 0 or order.max() >= len(others)):
+        raise ValueError(f"order must be rows in 0 ... {len(others) - 1}, goes from {order.min()} to {order.max()}")
     if not len(ranks) or min(ranks) < 1:
         raise ValueError(f"ranks must be whole numbers from 1 up, are {list(ranks)}")
     if any(not 0 < fpr < 1 for fpr in fprs):

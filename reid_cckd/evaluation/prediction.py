@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from reid_cckd.evaluation import identification
 from reid_cckd.evaluation.ranking import chunk_size
 from reid_cckd.evaluation.reranking import Reranking
 from reid_cckd.evaluation.rows import BLOCK, choose_device, multiply
@@ -41,6 +42,13 @@ def predict_retrieval(queries: int, items: int, width: int, reranking: Reranking
     neighbours = rows * (reranking.k1 + 1) * 16  # numbers, and whether they are mutual
     members = 2 * reranking.k1 * min(reranking.k2, 8)  # of an averaged neighbourhood
     return Prediction(3 * scores + columns + neighbours + 40 * rows * members, (rows * rows + queries * items) * width)
+
+
+def predict_identification(probes: int, distractors: int, width: int, highest_fpr: float = 1e-4) -> Prediction:
+    """Of `evaluate_identification`, whose distractors may lie on disk."""
+    kept = 8 * int(highest_fpr * probes * distractors)  # twice the scores above the highest rate
+    scores = 4 * identification._SCORES + 4 * width * min(identification._TILE, distractors)
+    return Prediction(scores + kept + 4 * width * probes, probes * distractors * width)
 
 
 def product_rate(width: int, device: torch.device | str | None = None) -> float:

@@ -107,9 +107,7 @@ class _Both:
             (self.query, index[is_query], is_query),
             (self.gallery, index[~is_query] - len(self.query), ~is_query),
         ):
-            places = torch.from_numpy(numbers)
-            raw = part.values[places.to(part.values.device)].to(part.device, torch.float32)
-            rows[torch.from_numpy(mask).to(rows.device)] = raw / part.lengths[places.to(part.device), None]
+            rows[torch.from_numpy(mask).to(rows.device)] = part.take(numbers)
         return rows
 
     def similarities(self) -> Iterator[Tensor]:

@@ -47,14 +47,21 @@ class Rows:
         """L2-normalised rows, float32 on the device."""
         return self.raw(start, stop) / self.lengths[start:stop, None]
 
-    def measure(self, rows: Tensor, start: int) -> Tensor:
-        """Lengths of ``rows``, which begin at ``start``; refuses rows without a direction."""
+    def take(self, index: NDArray[np.int64]) -> Tensor:
+        """L2-normalised rows by number, float32 on the device."""
+        places = torch.from_numpy(index)
+        rows = self.values[places.to(self.values.device)].to(self.device, torch.float32)
+        return rows / self.lengths[places.to(self.device), None]
+
+    def measure(self, rows: Tensor, start: int, numbers: NDArray[np.int64] | None = None) -> Tensor:
+        """Lengths of ``rows``, which begin at ``start`` or have these numbers; refuses rows without a direction."""
         lengths: Tensor = torch.linalg.vector_norm(rows, dim=1)
         bad = torch.nonzero(~(torch.isfinite(lengths) & (lengths > 0)))
         if len(bad):
             position = int(bad[0])
             what = "is a zero vector, which has no direction" if lengths[position] == 0 else "is not finite"
-            raise ValueError(f"{self.name}: row {start + position} {what}")
+            row = start + position if numbers is None else numbers[position]
+            raise ValueError(f"{self.name}: row {row} {what}")
         return lengths
 
 

@@ -143,7 +143,7 @@ def test_quickstart_without_configs_says_where_they_are_expected(
     assert "--configs" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", sorted(set(COMMANDS) - {"data"}))
+@pytest.mark.parametrize("command", sorted(set(COMMANDS) - {"data", "features"}))
 def test_help_has_examples(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         main([command, "--help"])

@@ -22,6 +22,10 @@ CALLS = {
     "evaluate_identification": lambda rows: evaluation.evaluate_identification(ROWS, IDS, rows, scales=(24,)),
     "evaluate_verification": lambda rows: evaluation.evaluate_verification(ROWS, rows, SAME),
     "evaluate_classification": lambda rows: evaluation.evaluate_classification(rows, IDS),
+    "evaluate_open_set": lambda rows: evaluation.evaluate_open_set(rows, ROWS[:4], IDS, IDS[:4]),
+    "evaluate_pairs": lambda rows: evaluation.evaluate_pairs(rows, np.arange(24), (np.arange(24) + 1) % 24, SAME),
+    "clean_probes": lambda rows: evaluation.clean_probes(rows, IDS, np.arange(24) > 9),
+    "pool_templates": lambda rows: evaluation.pool_templates(rows, IDS, IDS),
     "rank_gallery": lambda rows: evaluation.rank_gallery(ROWS, rows, 3),
     "expand_queries": lambda rows: evaluation.expand_queries(ROWS, rows),
     "pool_queries": lambda rows: evaluation.pool_queries(rows, IDS, IDS),
@@ -36,7 +40,8 @@ def bad_row(value):
 
 
 def test_none_is_left_out():
-    without_embeddings = {"bootstrap_interval", "compare", "predict_retrieval", "product_rate"}
+    predictions = {"predict_retrieval", "predict_identification", "product_rate"}
+    without_embeddings = {"bootstrap_interval", "compare", *predictions}
     functions = {name for name in evaluation.__all__ if name.islower()}
     assert functions == set(CALLS) | without_embeddings
 

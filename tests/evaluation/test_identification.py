@@ -77,6 +77,20 @@ def test_ignored_distractors_count_and_never_win():
     assert evaluate_identification(photos, ids, others, SCALES, RANKS, FPRS, ignored=ignored).rate == clean.rate
 
 
+def test_an_order_is_as_good_as_rows_in_that_order(monkeypatch):
+    monkeypatch.setattr(identification, "_TILE", 64)
+    photos, ids, others = faces(6, distractors=500)
+    order = np.random.default_rng(0).permutation(500)[:300]
+    ignored = np.random.default_rng(1).random(500) < 0.1
+    others[ignored] = 0
+    expected = evaluate_identification(photos, ids, others[order], SCALES, RANKS, FPRS, ignored=ignored[order])
+    found = evaluate_identification(photos, ids, others, SCALES, RANKS, FPRS, ignored=ignored, order=order)
+    assert (found.rate, found.tpr, found.num_ignored) == (expected.rate, expected.tpr, expected.num_ignored)
+    bad = np.flatnonzero(ignored)[0]
+    with pytest.raises(ValueError, match=f"row {bad} is a zero vector"):
+        evaluate_identification(photos, ids, others, (10,), order=np.append(np.flatnonzero(~ignored)[:9], bad))
+
+
 def test_more_distractors_never_help():
     result = evaluate_identification(*faces(1), SCALES, RANKS, FPRS)
     for rank in RANKS:
@@ -121,6 +135,8 @@ def test_the_distractors_are_read_in_order_and_progress_says_so(monkeypatch):
         ({"distractors": np.ones((300, 5), "f4")}, "probes has 12 columns and distractors has 5"),
         ({"probes": np.empty((0, 12), "f4"), "probe_ids": []}, "probes is empty"),
         ({"ignored": np.zeros(3, bool)}, "distractors 300, ignored 3"),
+        ({"order": np.arange(9)}, "10 distractors are wanted and there are 9"),
+        ({"order": np.arange(291, 301)}, r"order must be rows in 0 \.\.\. 299"),
     ],
 )
 def test_bad_input_is_named(changes, message):

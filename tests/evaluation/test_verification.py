@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reid_cckd.evaluation import evaluate_verification
+from reid_cckd.evaluation import evaluate_pairs, evaluate_verification, verification
 from tests.reference import verification as twin
 from tests.reference.retrieval import unit
 
@@ -40,6 +40,23 @@ def test_equals_twin_and_scikit_learn(decimals, seed):
     crossing = grid[np.argmin(np.abs(1 - np.interp(grid, fpr, tpr) - grid))]
     if len(np.unique(fpr)) == len(fpr):  # elsewhere the ROC has steps, on which np.interp is not a function
         assert result.eer == pytest.approx(crossing, abs=1e-3)
+
+
+def test_pairs_by_row_equal_pairs_of_rows(monkeypatch):
+    monkeypatch.setattr(verification, "BLOCK", 16)
+    first, second, same = pairs(3)
+    both = np.stack([first, second], axis=1).reshape(-1, 8)
+    expected = evaluate_verification(first, second, same)
+    found = evaluate_pairs(both, range(0, 166, 2), range(1, 166, 2), same)
+    np.testing.assert_allclose(found.scores, expected.scores, atol=1e-6)
+    assert found.summary() == pytest.approx(expected.summary(), abs=1e-6)
+    for rows, error, message in [
+        (range(166, 0, -2), ValueError, "rows in 0"),
+        (np.ones(83), TypeError, "whole"),
+        (range(3), ValueError, "first 3"),
+    ]:
+        with pytest.raises(error, match=message):
+            evaluate_pairs(both, rows, range(1, 166, 2), same)
 
 
 def test_perfect_and_hopeless_pairs():

@@ -1,0 +1,126 @@
+"""`reid-cckd verify EMBEDDINGS --pairs LIST` or `--ijb META`: pairs of one person against pairs of two."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reid_cckd.commands.console import make_parser, run
+from reid_cckd.data.ijb import IJB, Subjects, read_ijb
+from reid_cckd.data.megaface import rows_of
+from reid_cckd.data.pair_lists import read_pair_list
+from reid_cckd.engine import Embeddings, pick_device
+from reid_cckd.errors import UserError
+from reid_cckd.evaluation import evaluate_open_set, evaluate_pairs, pool_templates
+from reid_cckd.evaluation.verification import VerificationResult, roc
+from reid_cckd.files import write_json
+from reid_cckd.report import format_table, provenance, roc_curves
+
+EXAMPLES = """\
+  reid-cckd verify features/faces --pairs pairs.txt --output runs/pairs      a line: path, path, 1 or 0
+  reid-cckd verify features/ijbc --ijb IJBC/meta --output runs/ijbc          1:1, and 1:N where its files are there"""
+
+PAIR_FARS = (1e-4, 1e-3, 1e-2)
+IJB_FARS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry of the command."""
+    text = "10-fold accuracy, TAR at FAR and EER of pairs; templates, 1:1 and 1:N of IJB-B and IJB-C."
+    parser = make_parser("verify", text, EXAMPLES)
+    parser.add_argument("embeddings", type=Path, help="a folder of embeddings (extract, or features from-devkit)")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--pairs", type=Path, help="a text file, two paths and 0 or 1 a line")
+    what.add_argument("--ijb", type=Path, metavar="META", help="the meta folder of IJB-B or IJB-C")
+    parser.add_argument("--folds", type=int, default=10, help="of consecutive pairs (default 10)")
+    parser.add_argument("--fars", type=float, nargs="+", help="false accept rates (default 1e-4 ... as is customary)")
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    parser.add_argument("--output", type=Path, required=True, help="where report.json and roc.png go")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the report to this file too")
+    return run(_command, parser, argv)
+
+
+def _command(arguments: argparse.Namespace) -> None:
+    rows = Embeddings.load(arguments.embeddings)
+    more: dict[str, Any] = {}
+    try:
+        if arguments.pairs is not None:
+            result = _pairs(arguments, rows)
+        else:
+            result, more = _ijb(arguments, rows, read_ijb(arguments.ijb))
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{arguments.embeddings}: {error}") from error
+    summary = result.summary()
+    rates = [key for key in summary if key.startswith(("tar@", "accuracy", "eer", "auc"))]
+    row = {"pairs": result.num_same + result.num_different, **summary}
+    print(format_table([row], ["pairs", *rates], percent=rates))
+    report = {
+        "scores": summary,
+        **more,
+        "provenance": provenance(checkpoint_sha256=rows.source, device=arguments.device, embeddings=dict(rows.about)),
+    }
+    write_json(arguments.output / "report.json", report)
+    roc_curves(arguments.output / "roc.png", {arguments.embeddings.name: _curve(result)})
+    if arguments.json:
+        write_json(arguments.json, report)
+    print(f"Report and picture: {arguments.output}")
+
+
+def _pairs(arguments: argparse.Namespace, rows: Embeddings) -> VerificationResult:
+    listed, held = read_pair_list(arguments.pairs), rows.paths.tolist()
+    name = str(arguments.pairs)
+    sides = (rows_of(listed.first, held, name), rows_of(listed.second, held, name))
+    return _evaluate(arguments, rows.vectors, sides, listed.same, PAIR_FARS)
+
+
+def _ijb(arguments: argparse.Namespace, rows: Embeddings, ijb: IJB) -> tuple[VerificationResult, dict[str, Any]]:
+    faces = rows.take(rows_of(ijb.faces.paths, rows.paths.tolist(), str(arguments.ijb)))
+    templates, _ = pool_templates(faces.vectors, ijb.faces.templates, ijb.faces.media)
+    known = np.unique(ijb.faces.templates)
+    sides = (np.searchsorted(known, ijb.pairs[0]), np.searchsorted(known, ijb.pairs[1]))
+    result = _evaluate(arguments, templates, sides, ijb.pairs[2], IJB_FARS)
+    protocol = "template: sum over media of the mean within each, L2; open set: non-mated probes of either gallery"
+    more: dict[str, Any] = {"protocol": {"name": ijb.name, "definition": protocol}}
+    if ijb.probes is not None:
+        more["search"] = _search(templates, known, ijb, ijb.probes)
+        keys = [key for key in more["search"] if key.startswith(("rank", "tpir"))]
+        print(format_table([more["search"]], keys, percent=keys))
+    return result, more
+
+
+def _evaluate(
+    arguments: argparse.Namespace,
+    vectors: NDArray[Any],
+    sides: tuple[NDArray[np.int64], NDArray[np.int64]],
+    same: NDArray[np.bool_],
+    fars: Sequence[float],
+) -> VerificationResult:
+    options: dict[str, Any] = {"folds": arguments.folds, "device": pick_device(arguments.device)}
+    return evaluate_pairs(vectors, sides[0], sides[1], same, fars=arguments.fars or fars, **options)
+
+
+def _search(
+    templates: NDArray[np.float32], known: NDArray[np.int64], ijb: IJB, probes: Subjects
+) -> dict[str, float | list[dict[str, Any]]]:
+    """1:N against each gallery, and the mean of the two."""
+    wanted = templates[np.searchsorted(known, probes.templates)]
+    each = []
+    for gallery in ijb.galleries:
+        enrolled = templates[np.searchsorted(known, gallery.templates)]
+        each.append(evaluate_open_set(wanted, enrolled, probes.people, gallery.people).summary())
+    rates = [key for key in each[0] if key.startswith(("rank", "tpir"))]
+    return {**{key: float(np.mean([one[key] for one in each])) for key in rates}, "galleries": each}
+
+
+def _curve(result: VerificationResult) -> dict[float, float]:
+    """The ROC at rates of equal steps on its logarithmic axis, from the lowest that the pairs can show."""
+    same = result.same
+    fpr, tpr = roc(result.scores, same)
+    lowest = np.log10(1 / result.num_different)
+    points = np.logspace(min(-1, lowest), 0, 60)
+    return {float(x): float(tpr[np.searchsorted(fpr, x, side="right") - 1]) for x in points}
