@@ -44,8 +44,13 @@ class Sampler:
     samples_per_class: int = 4
     superclasses_per_batch: int = 8
     samples_per_superclass: int = 8
+    inner_samples_per_class: int | None = None  # of `sur`: a superclass's images come in groups of so many of a class
+    superclasses: str = "teacher"  # found in its embeddings; "data": the set's own; or a .csv or .npz file
     num_superclasses: int = 64  # K of the K-means over the teacher's embeddings
     cluster_by: Literal["instance", "class centroid"] = "instance"
+    refresh_every: int | None = None  # epochs after which the K-means starts from another seed
+    short: Literal["replace", "cycle", "skip"] = "replace"  # what a class with fewer images than asked for does
+    size_power: float = 0.0  # a class comes as often as its number of images to this power: 0 equally, 1 by size
     batch_size: int = 64  # of `uniform` only
     batches_per_epoch: int | None = None
     camera_aware: bool = False
@@ -173,16 +178,38 @@ class Config:
         yield from _term_contradictions(self)
         if self.optim.schedule == "multistep" and not self.optim.milestones:
             yield "optim.milestones", "the multistep schedule needs its epochs, for example [40, 70]"
-        if self.sampler.kind == "cur" and self.sampler.samples_per_class == 1:
-            yield (
-                "sampler.samples_per_class",
-                "1 puts no two images of a person in a batch; set 2 or more, or kind: uniform",
-            )
-        if self.sampler.camera_aware and self.sampler.kind != "cur":
-            yield (
-                "sampler.camera_aware",
-                "only the cur sampler draws by camera; set sampler.kind: cur",
-            )
+        yield from _sampler_contradictions(self.sampler)
+
+
+def _sampler_contradictions(sampler: Sampler) -> Iterator[tuple[str, str]]:
+    if sampler.kind == "cur" and sampler.samples_per_class == 1:
+        yield (
+            "sampler.samples_per_class",
+            "1 puts no two images of a person in a batch; set 2 or more, or kind: uniform",
+        )
+    if sampler.camera_aware and sampler.kind != "cur":
+        yield "sampler.camera_aware", "only the cur sampler draws by camera; set sampler.kind: cur"
+    default = Sampler()
+    for key in ("inner_samples_per_class", "superclasses", "refresh_every"):
+        if sampler.kind != "sur" and getattr(sampler, key) != getattr(default, key):
+            yield f"sampler.{key}", "is of the sur sampler; set sampler.kind: sur"
+    if sampler.superclasses not in ("teacher", "data") and not sampler.superclasses.endswith((".csv", ".npz")):
+        yield "sampler.superclasses", f"expected teacher, data, or a .csv or .npz file, found {sampler.superclasses!r}"
+    if sampler.refresh_every is not None and sampler.superclasses != "teacher":
+        yield "sampler.refresh_every", "given superclasses do not change; leave it out or set superclasses: teacher"
+    if sampler.refresh_every is not None and sampler.size_power != 0:
+        yield (
+            "sampler.size_power",
+            "follows the sizes of superclasses, which refresh_every changes; keep one of the two",
+        )
+    inner = sampler.inner_samples_per_class
+    if inner is not None and inner > 0 and sampler.samples_per_superclass % inner:
+        yield (
+            "sampler.inner_samples_per_class",
+            f"samples_per_superclass {sampler.samples_per_superclass} is no multiple of {inner}",
+        )
+    if sampler.kind == "uniform" and (sampler.short, sampler.size_power) != (default.short, default.size_power):
+        yield "sampler.kind", "uniform knows no classes: short and size_power are of cur and sur"
 
 
 def _ranges(config: Config) -> Iterator[tuple[str, str]]:
@@ -193,6 +220,11 @@ def _ranges(config: Config) -> Iterator[tuple[str, str]]:
         "sampler.superclasses_per_batch": (config.sampler.superclasses_per_batch, 1),
         "sampler.samples_per_superclass": (config.sampler.samples_per_superclass, 1),
         "sampler.num_superclasses": (config.sampler.num_superclasses, 1),
+        "sampler.inner_samples_per_class": (
+            1 if config.sampler.inner_samples_per_class is None else config.sampler.inner_samples_per_class,
+            1,
+        ),
+        "sampler.refresh_every": (1 if config.sampler.refresh_every is None else config.sampler.refresh_every, 1),
         "sampler.batch_size": (config.sampler.batch_size, 2),
         "optim.warmup_epochs": (config.optim.warmup_epochs, 0),
         "teacher.views": (config.teacher.views if config.teacher else 1, 1),
@@ -233,8 +265,8 @@ def _teacher_contradictions(config: Config) -> Iterator[tuple[str, str]]:
             )
         if objective.beta != 0:
             yield "objective.beta", "the correlation term needs `teacher:`; set beta: 0 or name one"
-        if config.sampler.kind == "sur":
-            yield "sampler.kind", "sur clusters the teacher's embeddings and needs `teacher:`"
+        if config.sampler.kind == "sur" and config.sampler.superclasses == "teacher":
+            yield "sampler.kind", "sur clusters the teacher's embeddings and needs `teacher:`, or sampler.superclasses"
     elif objective.alpha == 1 and objective.beta == 0 and not objective.terms:
         yield (
             "teacher",

@@ -8,6 +8,7 @@ from reid_cckd.data.layouts import LAYOUTS, read_market1501, read_msmt17
 from reid_cckd.data.manifest import ROLES, UNLABELLED, Counts, Manifest
 from reid_cckd.data.pairs import Pairs, read_pairs
 from reid_cckd.data.sources import Source
+from reid_cckd.data.superclasses import read_superclasses
 from reid_cckd.data.synthetic import ensure_pedestrians, write_pedestrians
 
 __all__ = [
@@ -32,5 +33,6 @@ __all__ = [
     "read_market1501",
     "read_msmt17",
     "read_pairs",
+    "read_superclasses",
     "write_pedestrians",
 ]

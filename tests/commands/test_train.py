@@ -90,7 +90,7 @@ def test_every_kind_of_run_trains(
     assert ("teacher" in printed) == needs_teacher
     rows = without_place(tmp_path / "run" / "log.jsonl")
     assert any("mean_ap" in row for row in rows)
-    assert (tmp_path / "run" / "superclasses.npz").exists() == (sections.get("sampler", {}).get("kind") == "sur")  # type: ignore[attr-defined]
+    assert (tmp_path / "run" / "superclasses_0000.npz").exists() == (sections.get("sampler", {}).get("kind") == "sur")  # type: ignore[attr-defined]
 
 
 LONG = {"train": {"epochs": 6, "ema": 0.9, "checkpoint_every": 3}, "data": {"workers": 1}, "objective": CCKD}
