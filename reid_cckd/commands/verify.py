@@ -14,6 +14,7 @@ from reid_cckd.commands.console import make_parser, run
 from reid_cckd.data.ijb import IJB, Subjects, read_ijb
 from reid_cckd.data.megaface import rows_of
 from reid_cckd.data.pair_lists import read_pair_list
+from reid_cckd.data.pairs import read_pairs
 from reid_cckd.engine import Embeddings, pick_device
 from reid_cckd.errors import UserError
 from reid_cckd.evaluation import evaluate_open_set, evaluate_pairs, pool_templates
@@ -23,6 +24,7 @@ from reid_cckd.report import format_table, provenance, roc_curves
 
 EXAMPLES = """\
   reid-cckd verify features/faces --pairs pairs.txt --output runs/pairs      a line: path, path, 1 or 0
+  reid-cckd verify features/lfw --pairs /data/faces/lfw.bin --output runs/lfw
   reid-cckd verify features/ijbc --ijb IJBC/meta --output runs/ijbc          1:1, and 1:N where its files are there"""
 
 PAIR_FARS = (1e-4, 1e-3, 1e-2)
@@ -35,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = make_parser("verify", text, EXAMPLES)
     parser.add_argument("embeddings", type=Path, help="a folder of embeddings (extract, or features from-devkit)")
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--pairs", type=Path, help="a text file, two paths and 0 or 1 a line")
+    what.add_argument("--pairs", type=Path, help="lfw.bin and its like, or text: two paths and 0 or 1 a line")
     what.add_argument("--ijb", type=Path, metavar="META", help="the meta folder of IJB-B or IJB-C")
     parser.add_argument("--folds", type=int, default=10, help="of consecutive pairs (default 10)")
     parser.add_argument("--fars", type=float, nargs="+", help="false accept rates (default 1e-4 ... as is customary)")
@@ -72,10 +74,19 @@ def _command(arguments: argparse.Namespace) -> None:
 
 
 def _pairs(arguments: argparse.Namespace, rows: Embeddings) -> VerificationResult:
-    listed, held = read_pair_list(arguments.pairs), rows.paths.tolist()
-    name = str(arguments.pairs)
-    sides = (rows_of(listed.first, held, name), rows_of(listed.second, held, name))
-    return _evaluate(arguments, rows.vectors, sides, listed.same, PAIR_FARS)
+    first, second, same = _listed(arguments.pairs)
+    held, name = rows.paths.tolist(), str(arguments.pairs)
+    sides = (rows_of(first, held, name), rows_of(second, held, name))
+    return _evaluate(arguments, rows.vectors, sides, same, PAIR_FARS)
+
+
+def _listed(path: Path) -> tuple[Sequence[str], Sequence[str], NDArray[np.bool_]]:
+    """The paths of either side and the verdicts of a `.bin` of faces or of a text file."""
+    if path.suffix == ".bin":
+        found = read_pairs(path)
+        return found.manifest.paths[::2], found.manifest.paths[1::2], found.same
+    listed = read_pair_list(path)
+    return listed.first, listed.second, listed.same
 
 
 def _ijb(arguments: argparse.Namespace, rows: Embeddings, ijb: IJB) -> tuple[VerificationResult, dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from reid_cckd.data.megaface import TemplateList, read_feature, write_feature, w
 from reid_cckd.engine import Embeddings
 from reid_cckd.evaluation import clean_probes, evaluate_identification, evaluate_open_set, evaluate_pairs
 from tests.data.test_megaface import write_ijb
+from tests.data.trees import jpeg
 
 SCALES = [10, 100, 250]
 
@@ -105,10 +107,8 @@ def test_any_two_sets_without_lists(devkit: Path) -> None:
 
 
 def test_devkit_features_go_both_ways(devkit: Path) -> None:
-    out = devkit / "again"
-    assert (
-        main(["features", "to-devkit", str(devkit / "megaface_set"), "--suffix", "_y.bin", "--output", str(out)]) == 0
-    )
+    out, source = devkit / "again", str(devkit / "megaface_set")
+    assert main(["features", "to-devkit", source, "--suffix", "_y.bin", "--output", str(out)]) == 0
     np.testing.assert_array_equal(read_feature(out / "a/b/7.jpg_y.bin"), crowd()[0][7])
     assert main(["features", "--help"]) == 0
     assert main(["features"]) == 2
@@ -185,3 +185,19 @@ def test_ijb_one_to_one_and_one_to_many(tmp_path: Path) -> None:
     halves = [evaluate_open_set(templates[2:], templates[k : k + 1], [7, 8], [7 + k]) for k in (0, 1)]
     assert report["search"]["rank1"] == np.mean([half.cmc[1] for half in halves])
     assert report["search"]["tpir@0.1"] == np.mean([half.tpir[0.1] for half in halves])
+
+
+def test_a_bin_of_faces_is_extracted_and_verified(tmp_path: Path) -> None:
+    images = [jpeg(6 * number, (32, 16)) for number in range(40)]
+    same = [number % 3 == 0 for number in range(20)]
+    (tmp_path / "lfw.bin").write_bytes(pickle.dumps((images, same)))
+    model = ["model.pretrained=false", "model.options={channels: [8, 8, 8, 8], stem_width: 8}"]
+    data = ["data.dataset=pairs", f"data.root={tmp_path / 'lfw.bin'}", "data.image_size=[32, 16]", "data.workers=0"]
+    arguments = ["extract", "resnet10t", "--roles", "test", "--output", str(tmp_path / "set")]
+    assert main([*arguments, *model, *data]) == 0
+    arguments = ["--pairs", str(tmp_path / "lfw.bin"), "--output", str(tmp_path / "out")]
+    assert main(["verify", str(tmp_path / "set"), *arguments]) == 0
+    scores = json.loads((tmp_path / "out" / "report.json").read_text())["scores"]
+    vectors = Embeddings.load(tmp_path / "set").vectors
+    expected = evaluate_pairs(vectors, range(0, 40, 2), range(1, 40, 2), np.array(same))
+    assert scores == pytest.approx(expected.summary())
