@@ -124,6 +124,9 @@ def _contradictions(
         taken[row.folder] = row.name
     if study.baseline is not None and study.baseline not in names:
         yield "baseline", f"there is no row {study.baseline!r}.{hint(study.baseline, names)}"
+    for name in study.pictures:
+        if name not in names:
+            yield "pictures", f"there is no row {name!r}.{hint(name, names)}"
     given = {override.partition("=")[0] for override in overrides}
     over = set(study.grid).union(*(_method(entry).grid for entry in study.methods.values()))
     for key in sorted(given & over):

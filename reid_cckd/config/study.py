@@ -22,11 +22,22 @@ class Method:
 
 
 @dataclass(frozen=True)
+class Published:
+    """What the source of a study found: a sentence, and scores of rows less those of ``against``, as fractions."""
+
+    source: str
+    finding: str
+    against: str | None = None
+    differences: dict[str, dict[str, float]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Study:
     """Every method at every point of the grids with every seed; ``teachers`` are trained once, before."""
 
     output: str
     methods: dict[str, str | Method]
+    title: str = ""
     teachers: dict[str, str | Method] = field(default_factory=dict)
     seeds: tuple[int, ...] = (0, 1, 2)
     set: dict[str, Any] = field(default_factory=dict)  # of all runs, teachers too
@@ -35,6 +46,8 @@ class Study:
     metric: str = "mean_ap"  # what is compared
     interval: Literal["t", "bootstrap"] = "t"  # of the mean difference over seeds
     confidence: float = 0.95
+    published: Published | None = None
+    pictures: tuple[str, ...] = ()  # rows drawn beside the first teacher, of the first seed
 
     def contradictions(self) -> Iterator[tuple[str, str]]:
         """(key path, what is wrong and what to do)."""

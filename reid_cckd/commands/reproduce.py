@@ -1,0 +1,139 @@
+"""`reid-cckd reproduce table3`: a table of the paper, trained, evaluated and set beside what was published."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from reid_cckd.commands.console import make_parser, run
+from reid_cckd.commands.figures import draw_figures
+from reid_cckd.commands.study_table import render, study_rows, title, write_table
+from reid_cckd.commands.sweep import Sweep
+from reid_cckd.config.expansion import StudyRun, expand_study
+from reid_cckd.config.study import Published, Study, load_study
+from reid_cckd.errors import ConfigError, UserError, did_you_mean
+from reid_cckd.files import atomic_path
+from reid_cckd.report import format_table, score_plot
+
+SCALES = {"paper": Path("configs/studies"), "small": Path("configs/studies/small")}
+
+EXAMPLES = """\
+  reid-cckd reproduce table3 --data /data/msmt17             MSMT17, ResNet-50 to ResNet-18, as published
+  reid-cckd reproduce table3 --scale small --data /data/omniglot
+  reid-cckd reproduce table7 --scale small --data /data/omniglot --seeds 5 train.epochs=12
+  reid-cckd reproduce table8 --scale small --data /data/omniglot --report    what is there so far, training nothing
+Interrupted, the same line continues; teachers are trained once; several processes may share the work."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry of the command."""
+    text = "Train what a table of the paper needs, evaluate it, and write Markdown, CSV, JSON and plots."
+    parser = make_parser("reproduce", text, EXAMPLES)
+    parser.add_argument("table", help="table1 ... table8")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="of the study, or else of all its runs")
+    parser.add_argument("--data", metavar="ROOT", help="the data set's folder: data.root of all runs")
+    parser.add_argument("--seeds", type=int, metavar="N", help="seeds 0 to N - 1 instead of the study's")
+    parser.add_argument("--scale", choices=SCALES, default="paper", help="the paper's data, or small sets (paper)")
+    parser.add_argument("--studies", type=Path, metavar="FOLDER", help="another folder of tableN.yaml files")
+    parser.add_argument("--report", action="store_true", help="write the report of what has finished, train nothing")
+    return run(_command, parser, argv)
+
+
+def _command(arguments: argparse.Namespace) -> None:
+    path = _study_file(arguments.studies or SCALES[arguments.scale], arguments.table)
+    study, overrides = load_study(path, [*arguments.overrides, *_shorthand(arguments)])
+    runs = expand_study(study, path, overrides)
+    sweep = Sweep(runs)
+    if not arguments.report:
+        sweep.work()
+    rows = study_rows(study, runs)
+    if not rows:
+        raise UserError(f"No run of {path} has finished in {study.output}.")
+    write_table(study, dataclasses.asdict(study), rows)
+    report = write_report(study, runs, rows)
+    print(f"\n{render(study, rows)}\n\n{comparison_text(study, rows)}\nReport: {report}")
+    sweep.complain()
+
+
+def _study_file(folder: Path, table: str) -> Path:
+    path = folder / f"{table.removesuffix('.yaml')}.yaml"
+    if not path.is_file():
+        names = sorted(one.stem for one in folder.glob("table*.yaml"))
+        listing = f"{folder} holds {', '.join(names)}" if names else f"run this in a clone: there is no {folder}"
+        raise ConfigError(f"There is no study {path}.{did_you_mean(table, names)} {listing}.")
+    return path
+
+
+def _shorthand(arguments: argparse.Namespace) -> list[str]:
+    if arguments.seeds is not None and arguments.seeds < 1:
+        raise ConfigError(f"--seeds is a number of seeds from 1 up, not {arguments.seeds}.")
+    seeds = [] if arguments.seeds is None else [f"seeds={list(range(arguments.seeds))}"]
+    return seeds + ([] if arguments.data is None else [f"data.root={arguments.data}"])
+
+
+def write_report(study: Study, runs: Sequence[StudyRun], rows: Sequence[Mapping[str, Any]]) -> Path:
+    """report.md, scores.png and, where the study asks for them, pictures of similarities; returns the report's path."""
+    folder = Path(study.output)
+    score_plot(
+        folder / "scores.png",
+        {row["name"]: row[study.metric] for row in rows},
+        f"{title(study.metric)} (%), mean ± std over seeds",
+        study.title,
+    )
+    pictures = [folder / "scores.png", *_pictures(study, runs)]
+    parts = [
+        f"# {study.title or folder.name}",
+        render(study, rows, "markdown"),
+        comparison_text(study, rows),
+        *(f"![{picture.stem}]({picture.name})" for picture in pictures),
+    ]
+    with atomic_path(folder / "report.md") as temporary:
+        temporary.write_text("\n\n".join(part for part in parts if part) + "\n", encoding="utf-8")
+    return folder / "report.md"
+
+
+def _pictures(study: Study, runs: Sequence[StudyRun]) -> list[Path]:
+    """Of the first teacher and the rows that the study names, as far as they have finished."""
+    named = [run for run in runs if not run.is_teacher and run.config.seed == study.seeds[0]]
+    chosen = [run for run in runs if run.is_teacher][:1] + [run for run in named if run.row in study.pictures]
+    folders = {run.row: run.folder for run in chosen if (run.folder / "report.json").exists()}
+    return draw_figures(folders, Path(study.output)) if study.pictures and len(folders) > 1 else []
+
+
+def comparison_text(study: Study, rows: Sequence[Mapping[str, Any]]) -> str:
+    """What was published, as a sentence, and row by row beside what was found here; empty without a source."""
+    published = study.published
+    if published is None:
+        return ""
+    text = f"Published ({published.source}): {published.finding}"
+    return f"{text}\n\n{_beside(published, rows)}" if published.differences else text
+
+
+def _beside(published: Published, rows: Sequence[Mapping[str, Any]]) -> str:
+    found = {row["name"]: row for row in rows}
+    keys = list(dict.fromkeys(key for scores in published.differences.values() for key in scores))
+    lines = [
+        {
+            "name": name,
+            "score": title(key),
+            "here": _points(_ours(found, name, published.against, key), "not run"),
+            "published": _points(published.differences.get(name, {}).get(key), "not published"),
+        }
+        for name in found
+        if name != published.against
+        for key in keys
+    ]
+    headings = {"name": f"less {published.against}, points", "score": "score", "here": "here", "published": "published"}
+    return format_table(lines, headings, style="markdown")
+
+
+def _ours(found: Mapping[str, Mapping[str, Any]], name: str, against: str | None, key: str) -> float | None:
+    base = found.get(against or "", {})
+    return float(found[name][key][0] - base[key][0]) if key in base and key in found[name] else None
+
+
+def _points(difference: float | None, missing: str) -> str:
+    return missing if difference is None else f"{100 * difference:+.1f}"

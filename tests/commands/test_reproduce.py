@@ -1,0 +1,79 @@
+"""A table of a paper from its study: trained, reported beside what was published, drawn."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from reid_cckd.commands.__main__ import main
+from tests.commands.conftest import recipe, write_config
+
+FAST = {"train": {"epochs": 1}, "evaluation": {"sheet_rows": 0}}
+
+
+@pytest.fixture
+def studies(pedestrians: Path, tmp_path: Path) -> Path:
+    """A folder with a table3.yaml: a teacher, a student alone and one with correlation congruence."""
+    student = recipe(pedestrians, tmp_path / "unused", **FAST)
+    write_config(tmp_path / "student.yaml", student)
+    write_config(
+        tmp_path / "cc.yaml", {**student, "teacher": {"checkpoint": "unused"}, "objective": {"alpha": 1.0, "beta": 9}}
+    )
+    study = {
+        "title": "Table 3",
+        "output": str(tmp_path / "out"),
+        "teachers": {"big": "student.yaml"},
+        "methods": {"alone": "student.yaml", "CC": "cc.yaml"},
+        "seeds": [0],
+        "baseline": "alone",
+        "pictures": ["CC"],
+        "published": {
+            "source": "somebody, 2019",
+            "finding": "CC is better.",
+            "against": "alone",
+            "differences": {"CC": {"mean_ap": 0.024}},
+        },
+    }
+    write_config(tmp_path / "table3.yaml", study)
+    return tmp_path
+
+
+def test_a_table_is_trained_and_set_beside_the_published(
+    studies: Path, pedestrians: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    call = ["reproduce", "table3", "--studies", str(studies), "--data", str(pedestrians), "--seeds", "2"]
+    assert main(call) == 0
+    out = studies / "out"
+    rows = {row["name"]: row for row in json.loads((out / "table.json").read_text())["rows"]}
+    assert {name: row["seeds"] for name, row in rows.items()} == {"teacher big": 1, "alone": 2, "CC": 2}
+    text = (out / "report.md").read_text()
+    here = f"{100 * (rows['CC']['mean_ap'][0] - rows['alone']['mean_ap'][0]):+.1f}"
+    compared = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()]
+    assert ["CC", "mAP", here, "+2.4"] in compared
+    assert "somebody, 2019" in text
+    assert "not published" in text
+    for picture in ("scores.png", "similarity.png", "retention.png"):
+        assert f"({picture})" in text
+        assert (out / picture).stat().st_size > 1000
+    assert (out / "table.csv").exists()
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("last.pt")}
+    capsys.readouterr()
+    assert main([*call, "--report"]) == 0
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("last.pt")} == before
+
+
+def test_what_cannot_be_reproduced_is_said(studies: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["reproduce", "table33", "--studies", str(studies)]) == 2
+    assert "Did you mean 'table3'?" in capsys.readouterr().err
+    assert main(["reproduce", "table3", "--studies", str(studies), "--seeds", "0"]) == 2
+    assert "--seeds" in capsys.readouterr().err
+    assert main(["reproduce", "table3", "--studies", str(studies), "--report"]) == 2
+    assert "No run" in capsys.readouterr().err
+    content = yaml.safe_load((studies / "table3.yaml").read_text())
+    content["pictures"] = ["CD"]
+    (studies / "table3.yaml").write_text(yaml.safe_dump(content))
+    assert main(["reproduce", "table3", "--studies", str(studies)]) == 2
+    assert "there is no row 'CD'" in capsys.readouterr().err
