@@ -39,7 +39,7 @@ def build_trainer(
     dataset = image_dataset(manifest, labels, config.data, augment=True, seed=config.seed, views=views)
     student = build_network(config, len(classes)).to(device)
     frozen = None if teacher is None else Teacher(teacher.network).to(device)
-    objective = build_objective(config, classes.tolist(), student, teacher).to(device)
+    objective = build_objective(config, classes.tolist(), student, teacher, len(manifest)).to(device)
     feed = Feed(
         dataset,
         build_sampler(config, dataset, frozen, device),

@@ -13,6 +13,7 @@ from reid_cckd.config.bind import bind
 from reid_cckd.config.overrides import apply_override, place_of
 from reid_cckd.config.schema import (
     Config,
+    Correlation,
     Data,
     Evaluation,
     Kernel,
@@ -30,6 +31,7 @@ from reid_cckd.config.tree import Fault, Node, hint, parse_tree, read_tree, refu
 
 __all__ = [
     "Config",
+    "Correlation",
     "Data",
     "Evaluation",
     "Kernel",

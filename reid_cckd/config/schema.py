@@ -87,16 +87,35 @@ class Kernel:
     name: Literal["gaussian", "bilinear", "mmd"] = "gaussian"
     gamma: float | Literal["median"] = 0.4
     order: int | None = 2
+    normalize: bool = True  # rows to length 1 first; the Gaussian needs it
+
+
+@dataclass(frozen=True)
+class Correlation:
+    """Which pairs the correlation term sees, and how they count."""
+
+    within_weight: float = 1.0  # of pairs of one identity
+    between_weight: float = 1.0  # of pairs of two
+    project: bool = False  # a linear layer on the student's side, trained with it, to the teacher's width
+    memory: int = 0  # past rows that each batch is correlated with too
+    memory_age: int | None = None  # steps after which these are forgotten
+    miner: str | None = None  # of PML; only the pairs it lists count
+    miner_options: dict[str, Any] = field(default_factory=dict)
+    compile: bool = False  # faster; needs a C++ compiler on CPU
 
 
 @dataclass(frozen=True)
 class Term:
-    """A further weighted loss: a name of `reid_cckd.losses.LOSSES`, or any loss class of PML."""
+    """A further weighted loss: a name of `reid_cckd.losses.LOSSES`, or any loss class of PML.
+
+    ``on: null`` is where the loss belongs: logits for cross_entropy, kd and dist, the feature map for attention and
+    fitnet, the embedding for all others. Widths and numbers of classes and images that a loss asks for are filled in.
+    """
 
     name: str
     loss: str
     weight: float | Ramp = 1.0
-    on: Stage = "embedding"
+    on: Stage | None = None
     options: dict[str, Any] = field(default_factory=dict)
     miner: str | None = None
     miner_options: dict[str, Any] = field(default_factory=dict)
@@ -110,8 +129,10 @@ class Objective:
     beta: float | Ramp = 0.0
     label_smoothing: float = 0.0
     temperature: float = 4.0
+    shared_classes: bool = False  # KD over the identities (by their ids) that teacher and training data share
     kernel: Kernel = field(default_factory=Kernel)
-    correlate: Stage = "neck"  # where the correlation matrices are taken
+    correlate: Literal["embedding", "neck", "logits"] = "neck"  # where the correlation matrices are taken
+    correlation: Correlation = field(default_factory=Correlation)
     terms: tuple[Term, ...] = ()
 
 
@@ -233,6 +254,7 @@ def _ranges(config: Config) -> Iterator[tuple[str, str]]:
         "train.checkpoint_every": (config.train.checkpoint_every, 1),
         "evaluation.batch_size": (config.evaluation.batch_size, 1),
         "evaluation.sheet_rows": (config.evaluation.sheet_rows, 0),
+        "objective.correlation.memory": (config.objective.correlation.memory, 0),
         "seed": (config.seed, 0),
     }
     for key, (value, lowest) in at_least.items():
@@ -277,11 +299,12 @@ def _teacher_contradictions(config: Config) -> Iterator[tuple[str, str]]:
 
 
 def _cache_contradictions(config: Config, teacher: Teacher) -> Iterator[tuple[str, str]]:
-    stages = {"objective.correlate": config.objective.correlate if config.objective.beta != 0 else "neck"}
-    stages |= {f"objective.terms.{row}.on": term.on for row, term in enumerate(config.objective.terms)}
-    for key, stage in stages.items():
-        if stage == "feature_map":
-            yield key, f"teacher.mode: {teacher.mode} keeps no feature maps; set teacher.mode: online or another stage"
+    for row, term in enumerate(config.objective.terms):
+        if term.on == "feature_map":
+            yield (
+                f"objective.terms.{row}.on",
+                f"teacher.mode: {teacher.mode} keeps no feature maps; set teacher.mode: online or another stage",
+            )
     if teacher.mode == "views" and config.data.augment in ("none", [], ()):
         yield "teacher.mode", "without data.augment all views are the same; set mode: clean"
 

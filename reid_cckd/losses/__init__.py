@@ -9,11 +9,11 @@ from reid_cckd.losses.logits import DIST
 from reid_cckd.losses.maps import AttentionTransfer, FitNetHint
 from reid_cckd.losses.margin import AdaDistill, AdaFace
 from reid_cckd.losses.memory import PairMemory
-from reid_cckd.losses.naming import pml_loss, pml_miner
+from reid_cckd.losses.naming import filled, loss_class, pml_loss, pml_miner
 from reid_cckd.losses.objective import Objective, Ramp, Share, Term
 from reid_cckd.losses.ranking import CSD, D3still, DarkRankHard, DarkRankSoft
 from reid_cckd.losses.relational import PKT, RKDAngle, RKDDistance, SimilarityPreserving
-from reid_cckd.losses.table import LABEL_LOSSES, LOSSES
+from reid_cckd.losses.table import LABEL_LOSSES, LOSSES, STAGES
 
 __all__ = [
     "CRD",
@@ -23,6 +23,7 @@ __all__ = [
     "LOSSES",
     "MMD",
     "PKT",
+    "STAGES",
     "AdaDistill",
     "AdaFace",
     "AttentionTransfer",
@@ -45,7 +46,9 @@ __all__ = [
     "Share",
     "SimilarityPreserving",
     "Term",
+    "filled",
     "gather_rows",
+    "loss_class",
     "pml_loss",
     "pml_miner",
 ]

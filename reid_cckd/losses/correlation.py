@@ -9,13 +9,14 @@ from typing import Any, cast
 import torch
 from pytorch_metric_learning.distances import BaseDistance
 from pytorch_metric_learning.losses import BaseMetricLossFunction
-from torch import Tensor, nn
+from torch import Tensor
 
 from reid_cckd.losses.fused import Kernel, Past, Weights, compiled_step, plain_row_sums, row_sums
 from reid_cckd.losses.kernels import DotKernel, GaussianRBF
 from reid_cckd.losses.memory import PairMemory
 from reid_cckd.losses.pairs import check_labels, label_weights, listed_weights
 from reid_cckd.losses.precision import at_least_float32, full_precision
+from reid_cckd.losses.projection import Projection
 
 
 class CorrelationCongruenceLoss(BaseMetricLossFunction):  # type: ignore[misc]
@@ -65,7 +66,7 @@ class CorrelationCongruenceLoss(BaseMetricLossFunction):  # type: ignore[misc]
             if not 0 <= weight < math.inf:
                 raise ValueError(f"{name} must be a finite number of 0 or more, got {weight}")
         self.within_weight, self.between_weight = float(within_weight), float(between_weight)
-        self.projection = None if project is None else nn.Linear(*project)
+        self.projection = None if project is None else Projection(*project)
         self.memory = memory
         self.step = compiled_step() if compile else None
 

@@ -9,6 +9,7 @@ from reid_cckd.losses.instance import CosineMimic, CrossEntropy, EmbeddingMimic,
 from reid_cckd.losses.logits import DIST
 from reid_cckd.losses.maps import AttentionTransfer, FitNetHint
 from reid_cckd.losses.margin import AdaDistill, AdaFace
+from reid_cckd.losses.objective import Stage
 from reid_cckd.losses.ranking import CSD, D3still, DarkRankHard, DarkRankSoft
 from reid_cckd.losses.relational import PKT, RKDAngle, RKDDistance, SimilarityPreserving
 
@@ -34,3 +35,11 @@ LOSSES: dict[str, type[nn.Module]] = {
 }
 
 LABEL_LOSSES = frozenset({"cross_entropy", "adaface"})  # these take no teacher, all others of the table need one
+
+STAGES: dict[str, Stage] = {  # where in the network a loss belongs; all others compare embeddings
+    "cross_entropy": "logits",
+    "kd": "logits",
+    "dist": "logits",
+    "attention": "feature_map",
+    "fitnet": "feature_map",
+}

@@ -44,7 +44,8 @@ class Embedder(nn.Module):
         mean, std = normalisation(self.backbone)
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1) * 255, persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1) * 255, persistent=False)
-        self.pool, features = create_pooling(pooling, *self._map_shape(backbone))
+        self.map_shape = self._map_shape(backbone)
+        self.pool, features = create_pooling(pooling, *self.map_shape)
         self.width = embedding or features
         self.project = nn.Linear(features, self.width) if embedding else nn.Identity()
         self.neck = _bnneck(self.width) if neck == "bn" else nn.Identity()

@@ -82,7 +82,7 @@ def test_a_cache_of_another_teacher_is_refused(
     ("overrides", "words"),
     [
         (["objective.terms=[{name: at, loss: attention, on: feature_map}]"], ["objective.terms.0.on", "online"]),
-        (["objective.correlate=feature_map"], ["objective.correlate", "online"]),
+        (["objective.terms=[{name: at, loss: attention}]"], ["objective.terms.0", "feature_map"]),
         (["data.augment=none"], ["teacher.mode", "clean"]),
         (["teacher.views=0"], ["teacher.views", "at least 1"]),
         (["teacher.mode=viewed"], ["teacher.mode", "views"]),
