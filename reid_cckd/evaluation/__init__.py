@@ -3,6 +3,7 @@
 Scores are cosine similarities (higher is closer), metrics are fractions in [0, 1].
 """
 
+from reid_cckd.evaluation.approximate import ApproximateResult, search_approximately
 from reid_cckd.evaluation.classification import ClassificationResult, evaluate_classification
 from reid_cckd.evaluation.cleaning import clean_probes
 from reid_cckd.evaluation.distillation import DistillationResult, evaluate_distillation
@@ -16,12 +17,14 @@ from reid_cckd.evaluation.recall import RecallResult, evaluate_recall
 from reid_cckd.evaluation.reranking import Reranking
 from reid_cckd.evaluation.retrieval import RetrievalResult, evaluate_retrieval
 from reid_cckd.evaluation.seeds import SeedDifference, compare_seeds
+from reid_cckd.evaluation.sharded import evaluate_sharded
 from reid_cckd.evaluation.significance import Comparison, bootstrap_interval, compare
 from reid_cckd.evaluation.single_shot import SingleShotResult, evaluate_single_shot
 from reid_cckd.evaluation.templates import pool_templates
 from reid_cckd.evaluation.verification import VerificationResult, evaluate_pairs, evaluate_verification
 
 __all__ = [
+    "ApproximateResult",
     "ClassificationResult",
     "Comparison",
     "DistillationResult",
@@ -45,6 +48,7 @@ __all__ = [
     "evaluate_pairs",
     "evaluate_recall",
     "evaluate_retrieval",
+    "evaluate_sharded",
     "evaluate_single_shot",
     "evaluate_verification",
     "expand_queries",
@@ -54,4 +58,5 @@ __all__ = [
     "predict_retrieval",
     "product_rate",
     "rank_gallery",
+    "search_approximately",
 ]

@@ -90,7 +90,7 @@ def evaluate_retrieval(
     Sources: Zheng et al., Scalable Person Re-identification, ICCV 2015; mINP: Ye et al., TPAMI 2021, eq. 6.
     """
     names = ("query_ids", "gallery_ids")
-    _check_options(ranks, convention, cameras, chunk)
+    check_options(ranks, convention, cameras, chunk)
     queries, items = two_sets(query, gallery, device, ("query", "gallery"))
     same_length(query=queries, query_ids=query_ids, query_cameras=query_cameras)
     same_length(gallery=items, gallery_ids=gallery_ids, gallery_cameras=gallery_cameras)
@@ -102,8 +102,8 @@ def evaluate_retrieval(
         else:
             positions = match_positions(reranked_chunks(queries, items, reranking, chunk), None, relevance, progress)
     if not positions.counts.any():
-        raise ValueError(_no_match(relevance, query_tags, gallery_tags))
-    return _score(positions, ranks, convention, policy, len(items), reranking)
+        raise ValueError(no_match(relevance, query_tags, gallery_tags))
+    return score_positions(positions, ranks, convention, policy, len(items), reranking)
 
 
 def camera_tags(
@@ -141,7 +141,7 @@ def mean_per_query(values: Floats, positions: Positions) -> Floats:
         return np.asarray(sums / positions.counts, dtype=np.float64)
 
 
-def _score(
+def score_positions(
     positions: Positions,
     ranks: Sequence[int],
     convention: Convention,
@@ -149,6 +149,7 @@ def _score(
     num_gallery: int,
     reranking: Reranking | None,
 ) -> RetrievalResult:
+    """The metrics of the places of the true matches."""
     counts, valid = positions.counts, positions.counts > 0
     denominator = len(valid) if convention == "market1501" else int(valid.sum())
     first, inp = np.zeros(len(valid), dtype=np.int64), np.full(len(valid), np.nan)
@@ -172,7 +173,8 @@ def _score(
     )
 
 
-def _check_options(ranks: Sequence[int], convention: str, cameras: str, chunk: int | None) -> None:
+def check_options(ranks: Sequence[int], convention: str, cameras: str, chunk: int | None) -> None:
+    """Refuse ranks below 1, unknown words and an empty chunk."""
     if not len(ranks) or any(int(k) != k or k < 1 for k in ranks):
         raise ValueError(f"ranks must be whole numbers from 1 up, are {list(ranks)}")
     if convention not in get_args(Convention):
@@ -183,7 +185,8 @@ def _check_options(ranks: Sequence[int], convention: str, cameras: str, chunk: i
         raise ValueError(f"chunk must be at least 1, is {chunk}")
 
 
-def _no_match(relevance: Relevance, query_tags: Codes | None, gallery_tags: Codes | None) -> str:
+def no_match(relevance: Relevance, query_tags: Codes | None, gallery_tags: Codes | None) -> str:
+    """Why no query has a true match, as far as ids and cameras tell."""
     if not relevance.counts.any():
         return "no query has a true match: query_ids and gallery_ids share no id"
     assert query_tags is not None

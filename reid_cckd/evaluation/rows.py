@@ -22,18 +22,21 @@ BLOCK = 8192  # rows looked at together; a block of 2,048 float32 columns is 64 
 class Rows:
     """(N, D) embeddings that stay where they are, a memory map on disk too, and the length of each.
 
-    With ``measure=False`` nothing is read yet: whoever passes over the rows calls `measure` on each block.
+    With ``measure=False`` nothing is read yet: whoever passes over the rows calls `measure` on each block. ``first`` is
+    the number of the first row, for messages.
 
     Raises:
         ValueError: not two-dimensional, no columns, or (with the row's number) a row that is zero or not finite.
         TypeError: not floating point.
     """
 
-    def __init__(self, values: Embeddings, name: str, device: torch.device, measure: bool = True) -> None:
+    def __init__(
+        self, values: Embeddings, name: str, device: torch.device, measure: bool = True, first: int = 0
+    ) -> None:
         self.values = as_tensor(values, name)
         self.name, self.device = name, device
         self.width = self.values.shape[1]
-        blocks = [self.measure(self.raw(a, a + BLOCK), a) for a in range(0, len(self) * measure, BLOCK)]
+        blocks = [self.measure(self.raw(a, a + BLOCK), first + a) for a in range(0, len(self) * measure, BLOCK)]
         self.lengths = torch.cat(blocks) if blocks else torch.empty(0, device=device)
 
     def __len__(self) -> int:

@@ -25,6 +25,7 @@ CALLS = {
     "evaluate_open_set": lambda rows: evaluation.evaluate_open_set(rows, ROWS[:4], IDS, IDS[:4]),
     "evaluate_pairs": lambda rows: evaluation.evaluate_pairs(rows, np.arange(24), (np.arange(24) + 1) % 24, SAME),
     "clean_probes": lambda rows: evaluation.clean_probes(rows, IDS, np.arange(24) > 9),
+    "search_approximately": lambda rows: evaluation.search_approximately(ROWS, rows, 3, index="Flat"),
     "pool_templates": lambda rows: evaluation.pool_templates(rows, IDS, IDS),
     "rank_gallery": lambda rows: evaluation.rank_gallery(ROWS, rows, 3),
     "expand_queries": lambda rows: evaluation.expand_queries(ROWS, rows),
@@ -41,7 +42,7 @@ def bad_row(value):
 
 def test_none_is_left_out():
     predictions = {"predict_retrieval", "predict_identification", "product_rate"}
-    without_embeddings = {"bootstrap_interval", "compare", "compare_seeds", *predictions}
+    without_embeddings = {"bootstrap_interval", "compare", "compare_seeds", *predictions, "evaluate_sharded"}
     functions = {name for name in evaluation.__all__ if name.islower()}
     assert functions == set(CALLS) | without_embeddings
 
