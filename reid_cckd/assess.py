@@ -96,14 +96,16 @@ def evaluate_embeddings(
     refinement: Refinement = PLAIN,
     device: torch.device | None = None,
     progress: Callable[[int, int], None] | None = None,
+    evaluator: Callable[..., RetrievalResult] = evaluate_retrieval,
 ) -> RetrievalResult:
-    """The exact metrics of saved or fresh embeddings."""
+    """The exact metrics of saved or fresh embeddings; ``evaluator`` is another of the same arguments."""
     rows: tuple[Any, Any] = (query.vectors, gallery.vectors)
     if refinement.expansion is not None:
         k, alpha = refinement.expansion
         expand = partial(expand_queries, gallery=rows[1], k=k, alpha=alpha, device=device)
         rows = (expand(rows[0]), expand(rows[1]))
-    return evaluate_retrieval(
+    more = {} if refinement.reranking is None else {"reranking": refinement.reranking}
+    return evaluator(
         *rows,
         query.labels,
         gallery.labels,
@@ -112,9 +114,9 @@ def evaluate_embeddings(
         ranks=settings.ranks,
         convention=settings.convention,
         cameras=settings.cameras,
-        reranking=refinement.reranking,
         device=device,
         progress=progress,
+        **more,
     )
 
 

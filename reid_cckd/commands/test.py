@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import contextlib
+import io
+import os
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import distributed as dist
 
-from reid_cckd.assess import Refinement, evaluate_embeddings
+from reid_cckd.assess import PLAIN, Refinement, evaluate_embeddings
 from reid_cckd.commands.console import make_parser, run
 from reid_cckd.commands.progress import progress, readable_bytes, readable_seconds
 from reid_cckd.commands.reporting import report_subject
 from reid_cckd.commands.subjects import Subject, open_subject
+from reid_cckd.engine import is_embeddings
+from reid_cckd.engine.distributed import is_distributed, rank
 from reid_cckd.errors import ConfigError, UserError
 from reid_cckd.evaluation import (
     Reranking,
     RetrievalResult,
     bootstrap_interval,
     compare,
+    evaluate_sharded,
     predict_retrieval,
     product_rate,
 )
@@ -32,6 +40,7 @@ EXAMPLES = """\
   reid-cckd test runs/msmt17/cckd/last.pt data.dataset=market1501 data.root=/data/market --output runs/cross
   reid-cckd test features/cckd --rerank                       embeddings that extract kept
   reid-cckd test features/cckd --expand 10 3 --bootstrap 2000 evaluation.convention=market1501
+  torchrun --nproc-per-node 4 tools/test.py features/cckd    each process reads a quarter of the gallery
   reid-cckd test features/cckd --compare features/kd          is cckd better than kd on these queries?"""
 
 _LARGE = 2**30  # query-gallery pairs from which the rate of this machine is measured for a prediction
@@ -57,7 +66,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _command(arguments: argparse.Namespace) -> None:
+    with _processes():
+        _test(arguments)
+
+
+def _test(arguments: argparse.Namespace) -> None:
     refinement = _refinement(arguments)
+    if is_distributed() and (refinement != PLAIN or not is_embeddings(arguments.source)):
+        raise ConfigError(
+            "Several processes share the gallery of embeddings on disk, as they are: extract first, and leave --rerank "
+            "and --expand to one process."
+        )
     if arguments.bootstrap is not None and arguments.bootstrap < 1:
         raise ConfigError(f"--bootstrap takes a number of resamples from 1 up, not {arguments.bootstrap}.")
     subject = open_subject(arguments.source, arguments.overrides, arguments.gallery)
@@ -70,10 +89,28 @@ def _command(arguments: argparse.Namespace) -> None:
     if arguments.compare:
         other = open_subject(arguments.compare, arguments.overrides)
         more["comparison"] = comparison(subject, result, other, evaluate(other, refinement))
+    if rank() != 0:
+        return
     folder = arguments.output or arguments.source.parent / "test"
     report = report_subject(subject, result, folder, refinement, more)
     if arguments.json:
         write_json(arguments.json, report)
+
+
+@contextlib.contextmanager
+def _processes() -> Iterator[None]:
+    """Connect the processes that torchrun started, if it did; all but the first are silent and write nothing."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield
+        return
+    dist.init_process_group("gloo")
+    try:
+        with contextlib.ExitStack() as stack:
+            if rank() != 0:
+                stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
+            yield
+    finally:
+        dist.destroy_process_group()
 
 
 def _refinement(arguments: argparse.Namespace) -> Refinement:
@@ -109,11 +146,12 @@ def evaluate(subject: Subject, refinement: Refinement) -> RetrievalResult:
         UserError: embeddings that cannot be scored: not finite, zero, no query with a match.
     """
     announce(subject, refinement)
+    work = partial(evaluate_embeddings, refinement=refinement, device=subject.device)
+    if is_distributed():
+        work = partial(evaluate_embeddings, evaluator=evaluate_sharded, device=subject.device)
     try:
         with progress(f"rank {subject.name}", "queries") as show:
-            return evaluate_embeddings(
-                subject.query, subject.gallery, subject.settings, refinement, subject.device, show
-            )
+            return work(subject.query, subject.gallery, subject.settings, progress=show)
     except (ValueError, TypeError) as error:
         raise UserError(f"{subject.name}: {error}") from error
 

@@ -161,3 +161,22 @@ def test_extraction_killed_for_real_goes_on_and_another_checkpoint_is_refused(
     assert main(["extract", str(teacher), *options]) == 0
     assert main(["extract", str(teacher), *options]) == 0
     np.testing.assert_allclose(Embeddings.load(folder).vectors, Embeddings.load(features).vectors, atol=1e-5)
+
+
+def test_two_processes_of_torchrun_report_what_one_does(features: Path, tmp_path: Path) -> None:
+    tool = Path(__file__).parent.parent.parent / "tools" / "test.py"
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(tool)]
+    options = ["--output", str(tmp_path / "two"), "--json", str(tmp_path / "two.json")]
+    done = subprocess.run([*command, str(features), *options], capture_output=True, text=True, check=True)
+    assert done.stdout.count("Report and pictures") == 1
+    found, expected = json.loads((tmp_path / "two.json").read_text()), report_of(tmp_path, str(features))
+    assert (found["scores"], found["protocol"]) == (expected["scores"], expected["protocol"])
+
+
+def test_several_processes_take_embeddings_as_they_are(
+    features: Path, teacher: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("reid_cckd.commands.test.is_distributed", lambda: True)
+    for arguments in ([str(features), "--rerank"], [str(teacher)]):
+        assert main(["test", *arguments]) == 2
+        assert "leave --rerank" in capsys.readouterr().err
