@@ -13,7 +13,7 @@ from reid_cckd.config.study import load_study
 from reid_cckd.data import LAYOUTS, build_augment
 
 REPOSITORY = Path(__file__).parent.parent
-STUDIES = sorted((REPOSITORY / "configs" / "studies").glob("*.yaml"))
+STUDIES = sorted((REPOSITORY / "configs" / "studies").rglob("*.yaml"))
 FILES = sorted(set((REPOSITORY / "configs").rglob("*.yaml")) - set(STUDIES))
 
 
@@ -30,7 +30,7 @@ def test_config_builds(path: Path) -> None:
     assert path.stem in config.output
 
 
-@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: str(path.relative_to(REPOSITORY)))
 def test_study_expands(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(REPOSITORY)
     runs = expand_study(load_study(path)[0], path)

@@ -24,9 +24,9 @@ from reid_cckd.report import format_table
 POLL = 1.0  # seconds between looks at what other processes do
 
 EXAMPLES = """\
-  reid-cckd sweep configs/studies/omniglot.yaml data.root=/data/omniglot --dry-run
-  reid-cckd sweep configs/studies/omniglot.yaml data.root=/data/omniglot
-  reid-cckd sweep configs/studies/omniglot.yaml seeds='[0, 1, 2, 3, 4]' baseline=kd --table
+  reid-cckd sweep configs/studies/small/table3.yaml data.root=/data/omniglot --dry-run
+  reid-cckd sweep configs/studies/small/table3.yaml data.root=/data/omniglot
+  reid-cckd sweep configs/studies/small/table3.yaml seeds='[0, 1, 2, 3, 4]' baseline=kd --table
 Interrupted or killed, the same line continues: finished runs are skipped, a broken one goes on at its last checkpoint.
 The same line on several machines that share the folder, or several times on one machine, divides the runs."""
 

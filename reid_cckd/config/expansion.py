@@ -69,7 +69,7 @@ def expand_study(study: Study, source: Path, overrides: Sequence[str] = ()) -> l
 
 def _teacher_rows(study: Study, source: Path) -> list[_Row]:
     methods = {name: _method(entry) for name, entry in study.teachers.items()}
-    folder = Path(study.output) / TEACHERS
+    folder = _runs(study) / TEACHERS
     return [
         _Row(name, _find(method.config, source), {**study.set, **method.set}, folder / _slug(name), True)
         for name, method in methods.items()
@@ -86,8 +86,12 @@ def _method_rows(study: Study, source: Path) -> list[_Row]:
             point = dict(zip(grid, values, strict=True))
             label = " ".join([name, *(f"{short[key]}={_shown(value)}" for key, value in point.items())])
             settings = {**study.set, **method.set, **point}
-            rows.append(_Row(label, _find(method.config, source), settings, Path(study.output) / _slug(label)))
+            rows.append(_Row(label, _find(method.config, source), settings, _runs(study) / _slug(label)))
     return rows
+
+
+def _runs(study: Study) -> Path:
+    return Path(study.runs or study.output)
 
 
 def _method(entry: str | Method) -> Method:
@@ -117,7 +121,7 @@ def _contradictions(
     study: Study, teachers: Sequence[_Row], students: Sequence[_Row], overrides: Sequence[str]
 ) -> Iterator[tuple[str, str]]:
     names = [row.name for row in students]
-    taken: dict[Path, str] = {Path(study.output) / TEACHERS: TEACHERS}
+    taken: dict[Path, str] = {_runs(study) / TEACHERS: TEACHERS}
     for row in [*teachers, *students]:
         if row.folder in taken:
             yield "methods", f"{row.name!r} and {taken[row.folder]!r} would share the folder {row.folder}; rename one"

@@ -38,6 +38,7 @@ class Study:
     output: str
     methods: dict[str, str | Method]
     title: str = ""
+    runs: str | None = None  # folder of the runs, which studies may share; null: the study's own
     teachers: dict[str, str | Method] = field(default_factory=dict)
     seeds: tuple[int, ...] = (0, 1, 2)
     set: dict[str, Any] = field(default_factory=dict)  # of all runs, teachers too
