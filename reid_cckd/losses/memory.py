@@ -30,6 +30,11 @@ class Rows(NamedTuple):
         start = self.number - count
         return Rows(self.student[start:], self.teacher[start:], None if self.labels is None else self.labels[start:])
 
+    def first(self, count: int) -> Rows:
+        """The first ``count`` rows."""
+        labels = None if self.labels is None else self.labels[:count]
+        return Rows(self.student[:count], self.teacher[:count], labels)
+
     def to(self, like: Tensor) -> Rows:
         """The same rows in the precision and on the device of ``like``."""
         labels = None if self.labels is None else self.labels.to(like.device)
@@ -40,7 +45,8 @@ class PairMemory(nn.Module):
     """The last (student, teacher) rows, without gradient, for ``CorrelationCongruenceLoss(memory=...)``.
 
     They are saved with the checkpoint (`state_dict`). Each `add` is one step of age. With ``torch.distributed``
-    running, `add` gathers the rows of all processes, so that all hold the same queue.
+    running, `add` gathers the rows of all processes, so that all hold the same queue; where the loss was given gathered
+    rows already, so that each process comes with all of them, they are remembered once.
 
     Args:
         size: most rows kept.
@@ -76,8 +82,7 @@ class PairMemory(nn.Module):
     @torch.no_grad()
     def add(self, student: Tensor, teacher: Tensor, labels: Tensor | None = None) -> None:
         """Remember the rows of a batch and forget the ones that are too old or too many."""
-        labels = None if labels is None else gather_rows(labels)
-        batch = Rows(gather_rows(student).clone(), gather_rows(teacher).clone(), labels)
+        batch = _of_all_processes(Rows(student, teacher, labels))
         if self._blocks:
             _check_alike(self._blocks[-1], batch)
         self._append(batch)
@@ -116,6 +121,18 @@ class PairMemory(nn.Module):
 
     def extra_repr(self) -> str:
         return f"size={self.size}, max_age={self.max_age}"
+
+
+def _of_all_processes(mine: Rows) -> Rows:
+    """A copy of the rows of all processes, the same in each; once if all processes hold the same, in whatever order."""
+    counts = gather_rows(torch.tensor([mine.number], device=mine.teacher.device))
+    labels = None if mine.labels is None else gather_rows(mine.labels)
+    rows = Rows(gather_rows(mine.student).clone(), gather_rows(mine.teacher).clone(), labels)
+    if len(counts) > 1 and bool((counts == counts[0]).all()):
+        prints = rows.teacher.double().sum(dim=1).view(len(counts), -1).sort(dim=1).values
+        if bool((prints == prints[0]).all()):
+            return rows.first(int(counts[0]))
+    return rows
 
 
 def _join(blocks: list[Rows]) -> Rows:

@@ -8,7 +8,7 @@ from itertools import permutations
 import torch
 from torch import Tensor
 
-from reid_cckd.losses.against_teacher import AgainstTeacher, distances, finite
+from reid_cckd.losses.against_teacher import AgainstTeacher, distances, finite, same_width
 from reid_cckd.losses.kernels import inverse_norms
 
 LONGEST_SOFT_LIST = 6  # 720 orders
@@ -142,7 +142,7 @@ class CSD(AgainstTeacher):
         self.teacher_temperature = teacher_temperature
 
     def compare(self, student: Tensor, teacher: Tensor) -> Tensor:
-        _check_widths(student, teacher)
+        same_width(student, teacher, "embeddings of one space")
         return csd(student, teacher, self.top_k, self.student_temperature, self.teacher_temperature)
 
 
@@ -167,7 +167,7 @@ class D3still(AgainstTeacher):
         self.top_k, self.alpha, self.beta, self.gamma = top_k, alpha, beta, gamma
 
     def compare(self, student: Tensor, teacher: Tensor) -> Tensor:
-        _check_widths(student, teacher)
+        same_width(student, teacher, "embeddings of one space")
         return d3still(student, teacher, self.top_k, self.alpha, self.beta, self.gamma)
 
 
@@ -191,10 +191,3 @@ def _order_log_likelihood(scores: Tensor) -> Tensor:
 def _differences(values: Tensor) -> Tensor:
     """(N, K) -> (N, K, K): value j less value l."""
     return values.unsqueeze(2) - values.unsqueeze(1)
-
-
-def _check_widths(student: Tensor, teacher: Tensor) -> None:
-    if student.shape[1] != teacher.shape[1]:
-        raise ValueError(
-            f"ref_emb: width {teacher.shape[1]}, embeddings: {student.shape[1]}; this loss compares the two"
-        )

@@ -12,7 +12,7 @@ from torch import Tensor, multiprocessing, nn
 from torch import distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
-from reid_cckd.losses import CorrelationCongruenceLoss, PairMemory, gather_rows
+from reid_cckd.losses import LOSSES, CorrelationCongruenceLoss, PairMemory, gather_rows
 
 SPLITS = {"equal": (4, 4), "unequal": (5, 3), "one empty": (8, 0)}
 COUNT = 8
@@ -71,6 +71,20 @@ def filled_memory(part: slice) -> dict[str, Any]:
     return block._asdict()
 
 
+def memory_of_a_loss(part: slice, wrapped: bool) -> list[Tensor]:
+    """What a loss remembers that was given the rows of all processes, by us or by PML, in two steps."""
+    images, teacher, labels = (column[part] for column in data())
+    loss = CorrelationCongruenceLoss(memory=PairMemory(100))
+    for _ in range(2):
+        if wrapped:
+            DistributedLossWrapper(loss)(images, labels, ref_emb=teacher)
+        else:
+            loss(gather_rows(images), gather_rows(labels), ref_emb=gather_rows(teacher))
+    assert loss.memory is not None
+    (block,) = loss.memory.blocks(images)
+    return [block.student, block.teacher]
+
+
 def weighted_step(part: slice) -> Tensor:
     """Each process has another loss of all rows: a row's gradient is the sum over processes."""
     images = data()[0][part].requires_grad_()
@@ -88,7 +102,9 @@ def work(rank: int, folder: Path) -> None:
         found[f"gathered {name}"] = gathered_step(part)
         found[f"memory {name}"] = filled_memory(part)
         found[f"weighted {name}"] = weighted_step(part)
+        found[f"remembered {name}"] = memory_of_a_loss(part, wrapped=False)
     part = slice(rank * 4, rank * 4 + 4)
+    found["remembered wrapped"] = memory_of_a_loss(part, wrapped=True)
     found["wrapped"], found["efficient"] = wrapped_step(part), efficient_step(part)
     torch.save(found, folder / f"{rank}.pt")
     dist.destroy_process_group()
@@ -130,6 +146,19 @@ def test_memory_holds_the_rows_of_all_processes(split: str, found: list[dict[str
     wanted = {"student": images[2:], "teacher": teacher[2:], "labels": labels[2:]}
     for result in found:
         torch.testing.assert_close(result[f"memory {split}"], wanted, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("way", [*SPLITS, "wrapped"])
+def test_rows_that_were_gathered_before_are_remembered_once(way: str, found: list[dict[str, Any]]) -> None:
+    images, teacher, _ = data()
+    for result in found:
+        torch.testing.assert_close(result[f"remembered {way}"], [images.repeat(2, 1), teacher.repeat(2, 1)])
+
+
+@pytest.mark.parametrize("name", sorted(LOSSES))
+def test_pml_wrapper_says_that_it_takes_no_other_loss(name: str) -> None:
+    with pytest.raises(TypeError, match="must extend BaseMetricLossFunction"):
+        DistributedLossWrapper(LOSSES[name].__new__(LOSSES[name]))
 
 
 @pytest.mark.parametrize("split", SPLITS)
