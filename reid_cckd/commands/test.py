@@ -18,6 +18,7 @@ from torch import distributed as dist
 from reid_cckd.assess import PLAIN, Refinement, evaluate_embeddings
 from reid_cckd.commands.console import make_parser, run
 from reid_cckd.commands.progress import progress, readable_bytes, readable_seconds
+from reid_cckd.commands.protocols import pooled, test_otherwise
 from reid_cckd.commands.reporting import report_subject
 from reid_cckd.commands.subjects import Subject, open_subject
 from reid_cckd.engine import is_embeddings
@@ -41,8 +42,10 @@ EXAMPLES = """\
   reid-cckd test features/cckd --rerank                       embeddings that extract kept
   reid-cckd test features/cckd --expand 10 3 --bootstrap 2000 evaluation.convention=market1501
   torchrun --nproc-per-node 4 tools/test.py features/cckd    each process reads a quarter of the gallery
+  reid-cckd test features/cub --protocol recall
   reid-cckd test features/cckd --compare features/kd          is cckd better than kd on these queries?"""
 
+PROTOCOLS = ("retrieval", "multi-query", "single-shot", "recall")
 _LARGE = 2**30  # query-gallery pairs from which the rate of this machine is measured for a prediction
 
 
@@ -53,6 +56,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("source", type=Path, help="last.pt or best.pt of a run, or a folder of embeddings")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="data.* and evaluation.* keys to change")
     parser.add_argument("--gallery", type=Path, metavar="FOLDER", help="take the gallery from these embeddings")
+    parser.add_argument(
+        "--protocol", choices=PROTOCOLS, default="retrieval", help="what is measured (default retrieval)"
+    )
     parser.add_argument(
         "--rerank", nargs="*", type=float, metavar="N", help="k-reciprocal re-ranking; k1 k2 lambda (20 6 0.3)"
     )
@@ -79,19 +85,27 @@ def _test(arguments: argparse.Namespace) -> None:
         )
     if arguments.bootstrap is not None and arguments.bootstrap < 1:
         raise ConfigError(f"--bootstrap takes a number of resamples from 1 up, not {arguments.bootstrap}.")
+    if arguments.protocol in ("recall", "single-shot"):
+        test_otherwise(arguments)
+        return
     subject = open_subject(arguments.source, arguments.overrides, arguments.gallery)
     if arguments.save_embeddings:
         subject.query.joined(subject.gallery).save(arguments.save_embeddings)
+    if arguments.protocol == "multi-query":
+        subject = pooled(subject)
     result = evaluate(subject, refinement)
     more: dict[str, Any] = {}
     if arguments.bootstrap:
         more["intervals"] = intervals(result, arguments.bootstrap)
     if arguments.compare:
         other = open_subject(arguments.compare, arguments.overrides)
+        other = pooled(other) if arguments.protocol == "multi-query" else other
         more["comparison"] = comparison(subject, result, other, evaluate(other, refinement))
     if rank() != 0:
         return
     folder = arguments.output or arguments.source.parent / "test"
+    if arguments.protocol == "multi-query":
+        more["queries"] = "means of a person's images at a camera"
     report = report_subject(subject, result, folder, refinement, more)
     if arguments.json:
         write_json(arguments.json, report)

@@ -15,7 +15,14 @@ import pytest
 
 from reid_cckd.commands.__main__ import main
 from reid_cckd.engine import Embeddings, load_checkpoint, save_checkpoint
-from reid_cckd.evaluation import Reranking, evaluate_retrieval, expand_queries
+from reid_cckd.evaluation import (
+    Reranking,
+    evaluate_recall,
+    evaluate_retrieval,
+    evaluate_single_shot,
+    expand_queries,
+    pool_queries,
+)
 
 
 @pytest.fixture(scope="module")
@@ -161,6 +168,20 @@ def test_extraction_killed_for_real_goes_on_and_another_checkpoint_is_refused(
     assert main(["extract", str(teacher), *options]) == 0
     assert main(["extract", str(teacher), *options]) == 0
     np.testing.assert_allclose(Embeddings.load(folder).vectors, Embeddings.load(features).vectors, atol=1e-5)
+
+
+def test_other_protocols_are_the_librarys(features: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = Embeddings.load(features)
+    parts = columns(rows)
+    means, first = pool_queries(parts[0], parts[2], parts[4])
+    expected = evaluate_retrieval(means, parts[1], parts[2][first], parts[3], parts[4][first], parts[5])
+    assert report_of(tmp_path, str(features), "--protocol", "multi-query")["scores"]["mean_ap"] == expected.mean_ap
+    shot = report_of(tmp_path, str(features), "--protocol", "single-shot")["scores"]
+    assert shot["rank5"] == evaluate_single_shot(*parts).cmc[5]
+    recall = report_of(tmp_path, str(features), "--protocol", "recall")["scores"]
+    assert recall == evaluate_recall(rows.vectors, rows.labels).summary()
+    assert main(["test", str(features), "--protocol", "recall", "--rerank"]) == 2
+    assert "--rerank does not go with" in capsys.readouterr().err
 
 
 def test_two_processes_of_torchrun_report_what_one_does(features: Path, tmp_path: Path) -> None:
