@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from reid_cckd.commands.subjects import Subject, open_subject
+from reid_cckd.commands.subjects import Subject, open_subject, usual_output
 from reid_cckd.engine import Embeddings, pick_device
 from reid_cckd.errors import ConfigError, UserError
 from reid_cckd.evaluation import evaluate_recall, evaluate_single_shot, pool_queries
@@ -36,7 +36,7 @@ def test_otherwise(arguments: argparse.Namespace) -> None:
     shares = [key for key, value in scores.items() if isinstance(value, float)]
     print(format_table([scores], percent=shares))
     report = {"scores": scores, "protocol": arguments.protocol, "provenance": provenance(checkpoint_sha256=source)}
-    write_json((arguments.output or arguments.source.parent / "test") / "report.json", report)
+    write_json((arguments.output or usual_output(arguments.source)) / "report.json", report)
     if arguments.json:
         write_json(arguments.json, report)
 

@@ -48,6 +48,11 @@ def open_subject(source: Path, overrides: Sequence[str] = (), gallery: Path | No
     return _from_checkpoint(source, overrides)
 
 
+def usual_output(source: Path) -> Path:
+    """Where a report goes that nobody placed: beside a checkpoint, or inside a folder of embeddings."""
+    return (source if is_embeddings(source) else source.parent) / "test"
+
+
 def subject_of(name: str, network: Embedder, config: Config, judge: Judge, sha256: str) -> Subject:
     """Embed a network's query and gallery images."""
     query, gallery = judge.embed(network, sha256)

@@ -20,7 +20,7 @@ from reid_cckd.commands.console import make_parser, run
 from reid_cckd.commands.progress import progress, readable_bytes, readable_seconds
 from reid_cckd.commands.protocols import pooled, test_otherwise
 from reid_cckd.commands.reporting import report_subject
-from reid_cckd.commands.subjects import Subject, open_subject
+from reid_cckd.commands.subjects import Subject, open_subject, usual_output
 from reid_cckd.engine import is_embeddings
 from reid_cckd.engine.distributed import is_distributed, rank
 from reid_cckd.errors import ConfigError, UserError
@@ -65,7 +65,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--expand", nargs="*", type=float, metavar="N", help="alpha query expansion; k alpha (10 3)")
     parser.add_argument("--bootstrap", type=int, metavar="N", help="95 %% intervals of mAP and rank-1 by N resamples")
     parser.add_argument("--compare", type=Path, metavar="OTHER", help="paired test against a checkpoint or embeddings")
-    parser.add_argument("--output", type=Path, help="where report.json and pictures go (default: test/ beside SOURCE)")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        help="where report.json and pictures go (default: test/ beside a checkpoint, in a folder)",
+    )
     parser.add_argument("--save-embeddings", type=Path, metavar="FOLDER", help="keep query and gallery there")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the report to this file too")
     return run(_command, parser, argv)
@@ -103,7 +107,7 @@ def _test(arguments: argparse.Namespace) -> None:
         more["comparison"] = comparison(subject, result, other, evaluate(other, refinement))
     if rank() != 0:
         return
-    folder = arguments.output or arguments.source.parent / "test"
+    folder = arguments.output or usual_output(arguments.source)
     if arguments.protocol == "multi-query":
         more["queries"] = "means of a person's images at a camera"
     report = report_subject(subject, result, folder, refinement, more)

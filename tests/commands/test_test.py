@@ -55,6 +55,15 @@ def test_kept_embeddings_score_as_their_checkpoint(features: Path, teacher: Path
     np.testing.assert_array_equal(Embeddings.load(saved).vectors, Embeddings.load(features).vectors)
 
 
+def test_reports_that_nobody_placed_do_not_meet(features: Path, tmp_path: Path) -> None:
+    rows = Embeddings.load(features)
+    for name in ("one", "two"):
+        rows.save(tmp_path / name)
+        assert main(["test", str(tmp_path / name)]) == 0
+        assert (tmp_path / name / "test" / "report.json").exists()
+    assert {entry.name for entry in tmp_path.iterdir()} == {"one", "two"}
+
+
 def test_pictures_need_to_know_where_the_images_are(features: Path, pedestrians: Path, tmp_path: Path) -> None:
     report_of(tmp_path, str(features), f"data.root={pedestrians}")
     assert (tmp_path / "out" / "ranks.png").stat().st_size > 1000
