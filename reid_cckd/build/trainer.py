@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 import torch
 from timm.utils import ModelEmaV3
@@ -21,12 +21,20 @@ from reid_cckd.engine import Feed, Trainer, create_optimizer, create_schedule
 from reid_cckd.models import Teacher
 
 
+class Evaluate(Protocol):
+    """Scores a network; ``main`` names the score by which the best checkpoint is chosen."""
+
+    @property
+    def main(self) -> str: ...
+    def __call__(self, network: nn.Module) -> dict[str, float]: ...
+
+
 def build_trainer(
     config: Config,
     manifest: Manifest,
     teacher: Loaded | None,
     device: torch.device,
-    evaluate: Any,
+    evaluate: Evaluate,
 ) -> Trainer:
     """Everything one run needs, from its configuration and data.
 
@@ -71,6 +79,7 @@ def build_trainer(
         ),
         average=_average(student, config.train.ema),
         evaluate=evaluate,
+        main_score=evaluate.main,
         device=device,
         precision=precision(config, device),
         epochs=config.train.epochs,

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from reid_cckd import build
-from reid_cckd.assess import Judge
+from reid_cckd.assess import RetrievalJudge
 from reid_cckd.commands.console import make_parser, run
 from reid_cckd.commands.progress import progress, readable_bytes, readable_seconds
 from reid_cckd.config import Config, config_from_dict, to_dict
@@ -53,7 +53,7 @@ def _command(arguments: argparse.Namespace) -> None:
         raise DataError(f"{manifest.name} at {manifest.root} has no {' or '.join(arguments.roles)} images to embed.")
     dataset = build.image_dataset(manifest, manifest.labels, config.data)
     network = loaded.network.to(device).eval()
-    judge = Judge(manifest, config.evaluation, config.data, device, build.precision(config, device))
+    judge = RetrievalJudge(manifest, config.evaluation, config.data, device, build.precision(config, device))
     settings = config.evaluation
     embed = partial(embed_batch, network, device=device, precision=judge.precision, on=settings.on, flip=settings.flip)
     index = judge.index(dataset.manifest, loaded.sha256)

@@ -8,16 +8,13 @@ from typing import Any, Literal
 
 import numpy as np
 
-from reid_cckd.assess import PLAIN, Judge, Refinement, protocol, scores
+from reid_cckd.assess import PLAIN, Refinement, RetrievalJudge, protocol, scores
 from reid_cckd.commands.subjects import Subject, subject_of
 from reid_cckd.config import Config
 from reid_cckd.data import Manifest
 from reid_cckd.engine import (
-    RunLog,
-    Trainer,
     count_macs,
     count_parameters,
-    file_hash,
     milliseconds_per_image,
 )
 from reid_cckd.evaluation import RetrievalResult, rank_gallery
@@ -30,7 +27,7 @@ from reid_cckd.report import (
     format_table,
     provenance,
     ranked_sheet,
-    training_curves,
+    score_heading,
 )
 
 SHEET_RANKS = 10
@@ -59,15 +56,10 @@ def print_scores(name: str, values: Mapping[str, float]) -> None:
     print(f"{name}: " + "  ".join(f"{key} {100 * value:.2f} %" for key, value in values.items()), flush=True)
 
 
-def report_run(config: Config, trainer: Trainer, judge: Judge) -> dict[str, Any]:
-    """Evaluate the finished network and write report.json, ranks.png and curves.png beside its checkpoints."""
-    folder = Path(config.output)
-    network = trainer.network
-    assert isinstance(network, Embedder)
-    subject = subject_of(folder.name, network, config, judge, file_hash(folder / "last.pt"))
-    report = report_subject(subject, judge.evaluate(subject.query, subject.gallery), folder)
-    training_curves(folder / "curves.png", {folder.name: RunLog(folder / "log.jsonl").rows()})
-    return report
+def report_retrieval(network: Embedder, config: Config, judge: RetrievalJudge, sha256: str, folder: Path) -> None:
+    """Evaluate a network and write report.json, cmc.png and ranks.png."""
+    subject = subject_of(folder.name, network, config, judge, sha256)
+    report_subject(subject, judge.evaluate(subject.query, subject.gallery), folder)
 
 
 def report_subject(
@@ -78,7 +70,7 @@ def report_subject(
     more: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Print a result's table and write report.json, cmc.png and, where the images are known, ranks.png."""
-    report: dict[str, Any] = {"scores": scores(result)}
+    report: dict[str, Any] = {"main": RetrievalJudge.main, "scores": scores(result)}
     if subject.network is not None:
         report["cost"] = cost(subject.network)
     report["protocol"] = protocol(subject.settings, result, refinement)
@@ -107,12 +99,11 @@ def cost(network: Embedder) -> dict[str, float]:
 
 def score_table(rows: Sequence[Mapping[str, Any]], style: Literal["plain", "markdown"] = "plain") -> str:
     """An aligned table of names, scores in percent and costs, where they are known."""
-    ranks = [key for key in rows[0] if key.startswith("rank")]
     shown = [{**row, **{key: f"{row[key] / 1e6:.{n}f} M" for key, n in MILLIONS.items() if key in row}} for row in rows]
-    titles = {"name": "name", "mean_ap": "mAP", **{key: f"rank-{key[4:]}" for key in ranks}}
     costs = {"parameters": "parameters", "macs": "MACs", "ms_per_image": "ms / image"}
     known = {key: title for key, title in costs.items() if key in rows[0]}
-    return format_table(shown, {**titles, **known}, percent=["mean_ap", *ranks], style=style)
+    titles = {key: score_heading(key) for key in rows[0] if key not in ("name", "mean_inp", *costs)}
+    return format_table(shown, {"name": "name", **titles, **known}, percent=list(titles), style=style)
 
 
 def draw_sheet(path: Path, subject: Subject, result: RetrievalResult) -> None:

@@ -13,13 +13,13 @@ from typing import Any, Literal
 from reid_cckd.commands.console import make_parser, run
 from reid_cckd.errors import DataError
 from reid_cckd.files import write_json
-from reid_cckd.report import format_table
+from reid_cckd.report import format_table, score_heading
 
 EXAMPLES = """\
   reid-cckd runs runs/omniglot
   reid-cckd runs runs/omniglot --json omniglot.json --markdown"""
 
-SCORES = ("mean_ap", "mean_inp", "rank1", "rank5")
+LEFT_OUT = ("rank10",)  # of the table, which is wide enough
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -37,28 +37,26 @@ def _command(arguments: argparse.Namespace) -> None:
     if not reports:
         raise DataError(f"No report.json below {', '.join(map(str, arguments.folders))}; a run writes it at its end.")
     rows = summarise(reports)
-    headings = {
-        "name": "name",
-        "seeds": "seeds",
-        "mean_ap": "mAP",
-        "mean_inp": "mINP",
-        "rank1": "rank-1",
-        "rank5": "rank-5",
-    }
+    scores = [key for key in dict.fromkeys(key for row in rows for key in row) if key not in ("name", "seeds")]
+    headings = {"name": "name", "seeds": "seeds", **{key: score_heading(key) for key in scores}}
     style: Literal["plain", "markdown"] = "markdown" if arguments.markdown else "plain"
-    print(format_table(rows, headings, percent=SCORES, style=style))
+    print(format_table(rows, headings, percent=scores, style=style))
     if arguments.json:
         write_json(arguments.json, rows)
 
 
 def summarise(reports: Sequence[Path]) -> list[dict[str, Any]]:
-    """One row a configuration, best mAP first; a score is (mean, sample standard deviation) over its seeds."""
+    """One row a configuration, best main score first; a score is (mean, sample standard deviation) over its seeds."""
     groups: dict[str, list[tuple[Path, dict[str, Any]]]] = defaultdict(list)
     for path in reports:
         report = json.loads(path.read_text(encoding="utf-8"))
         groups[_identity(report)].append((path, report))
-    rows = [_row(group) for group in groups.values()]
-    return sorted(rows, key=lambda row: -row["mean_ap"][0])
+    ordered = sorted(groups.values(), key=lambda group: -statistics.mean(_main_score(report) for _, report in group))
+    return [_row(group) for group in ordered]
+
+
+def _main_score(report: dict[str, Any]) -> float:
+    return float(report["scores"][report.get("main", "mean_ap")])  # reports did not always name it
 
 
 def _identity(report: dict[str, Any]) -> str:
@@ -69,7 +67,8 @@ def _identity(report: dict[str, Any]) -> str:
 
 def _row(group: Sequence[tuple[Path, dict[str, Any]]]) -> dict[str, Any]:
     folders = [path.parent for path, _ in group]
-    scores = {name: [report["scores"][name] for _, report in group] for name in SCORES if name in group[0][1]["scores"]}
+    names = [name for name in group[0][1]["scores"] if name not in LEFT_OUT]
+    scores = {name: [report["scores"][name] for _, report in group] for name in names}
     means = {name: (statistics.mean(values), _deviation(values)) for name, values in scores.items()}
     return {"name": _common_name(folders), "seeds": len(group), **means}
 

@@ -10,12 +10,14 @@ from typing import Any
 import torch
 
 from reid_cckd import build
-from reid_cckd.assess import Judge
+from reid_cckd.assess import RetrievalJudge
 from reid_cckd.config import Config, Evaluation, config_from_dict, to_dict
 from reid_cckd.data import Manifest
 from reid_cckd.engine import Embeddings, is_embeddings, pick_device
 from reid_cckd.errors import ConfigError, UserError
 from reid_cckd.models import Embedder
+
+TEST_KEYS = ("data.", "evaluation.", "train.device", "train.amp")  # what a test may change of a checkpoint's settings
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ def usual_output(source: Path) -> Path:
     return (source if is_embeddings(source) else source.parent) / "test"
 
 
-def subject_of(name: str, network: Embedder, config: Config, judge: Judge, sha256: str) -> Subject:
+def subject_of(name: str, network: Embedder, config: Config, judge: RetrievalJudge, sha256: str) -> Subject:
     """Embed a network's query and gallery images."""
     query, gallery = judge.embed(network, sha256)
     known: dict[str, Any] = {"root": judge.manifest.root, "network": network, "manifest": judge.manifest}
@@ -61,7 +63,7 @@ def subject_of(name: str, network: Embedder, config: Config, judge: Judge, sha25
 
 
 def _from_folder(source: Path, overrides: Sequence[str], gallery: Path | None) -> Subject:
-    _refuse_others(overrides, ("evaluation.", "train.device", "data.root"))
+    refuse_others(overrides, ("evaluation.", "train.device", "data.root"))
     first = Embeddings.load(source)
     other = first if gallery is None else Embeddings.load(gallery)
     if first.source != other.source:
@@ -80,16 +82,16 @@ def _from_folder(source: Path, overrides: Sequence[str], gallery: Path | None) -
 
 
 def _from_checkpoint(source: Path, overrides: Sequence[str]) -> Subject:
-    _refuse_others(overrides, ("data.", "evaluation.", "train.device", "train.amp"))
+    refuse_others(overrides, TEST_KEYS)
     loaded = build.load_network(source)
     config = config_from_dict(to_dict(loaded.config), str(source), overrides)
     device = pick_device(config.train.device)
     manifest = build.read_manifest(config.data)
-    judge = Judge(manifest, config.evaluation, config.data, device, build.precision(config, device))
+    judge = RetrievalJudge(manifest, config.evaluation, config.data, device, build.precision(config, device))
     return subject_of(source.parent.name, loaded.network.to(device), config, judge, loaded.sha256)
 
 
-def _refuse_others(overrides: Sequence[str], allowed: tuple[str, ...]) -> None:
+def refuse_others(overrides: Sequence[str], allowed: tuple[str, ...]) -> None:
     """A checkpoint's model is what it is, and so are embeddings; only what is measured can be changed."""
     for override in overrides:
         if not override.startswith(allowed) or override.startswith("data.image_size"):

@@ -17,6 +17,7 @@ from torch import distributed as dist
 
 from reid_cckd.assess import PLAIN, Refinement, evaluate_embeddings
 from reid_cckd.commands.console import make_parser, run
+from reid_cckd.commands.judged import task_of, test_judged
 from reid_cckd.commands.progress import progress, readable_bytes, readable_seconds
 from reid_cckd.commands.protocols import pooled, test_otherwise
 from reid_cckd.commands.reporting import report_subject
@@ -89,6 +90,9 @@ def _test(arguments: argparse.Namespace) -> None:
         )
     if arguments.bootstrap is not None and arguments.bootstrap < 1:
         raise ConfigError(f"--bootstrap takes a number of resamples from 1 up, not {arguments.bootstrap}.")
+    if (task := task_of(arguments.source, arguments.overrides)) != "retrieval":
+        test_judged(arguments, task)
+        return
     if arguments.protocol in ("recall", "single-shot"):
         test_otherwise(arguments)
         return

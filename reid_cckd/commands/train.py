@@ -9,14 +9,16 @@ from pathlib import Path
 import torch
 
 from reid_cckd import build
-from reid_cckd.assess import Judge
+from reid_cckd.assess import Judge, RetrievalJudge, build_judge
 from reid_cckd.commands.console import make_parser, run
-from reid_cckd.commands.reporting import counts_table, print_balance, print_scores, report_run
+from reid_cckd.commands.judged import report_judged
+from reid_cckd.commands.reporting import counts_table, print_balance, print_scores, report_retrieval
 from reid_cckd.config import Config, dump_config, load_config, to_dict
-from reid_cckd.engine import Trainer, pick_device
+from reid_cckd.engine import RunLog, Trainer, file_hash, pick_device
 from reid_cckd.errors import ConfigError
 from reid_cckd.files import atomic_path
-from reid_cckd.models import Teacher
+from reid_cckd.models import Embedder, Teacher
+from reid_cckd.report import training_curves
 
 # A resumed run may change these: they move files and time, not results.
 FREE_ON_RESUME = (
@@ -71,8 +73,20 @@ def train(config: Config, resume: bool = False, balance: bool = False) -> Path:
         trainer.resume(last)
         print(f"Resumed {last} at epoch {trainer.position.epoch + 1}, step {trainer.position.step}.")
     trainer.fit()
-    report_run(config, trainer, judge)
+    _report(config, trainer, judge)
     return folder
+
+
+def _report(config: Config, trainer: Trainer, judge: Judge) -> None:
+    """Evaluate the finished network and write its report and pictures beside its checkpoints."""
+    folder, network = Path(config.output), trainer.network
+    assert isinstance(network, Embedder)
+    sha256 = file_hash(folder / "last.pt")
+    if isinstance(judge, RetrievalJudge):
+        report_retrieval(network, config, judge, sha256, folder)
+    else:
+        report_judged(network, config, judge, sha256, folder)
+    training_curves(folder / "curves.png", {folder.name: RunLog(folder / "log.jsonl").rows()})
 
 
 def _prepare(config: Config) -> tuple[Trainer, Judge]:
@@ -80,11 +94,14 @@ def _prepare(config: Config) -> tuple[Trainer, Judge]:
     device = pick_device(config.train.device)
     manifest = build.read_manifest(config.data)
     print(f"{manifest.name} at {manifest.root}\n{counts_table(manifest)}")
-    judge = Judge(manifest, config.evaluation, config.data, device, build.precision(config, device))
+    judge = build_judge(config, manifest, device)
     teacher = None
     if config.teacher is not None:
         teacher = build.load_network(config.teacher.checkpoint)
-        print_scores(f"teacher {config.teacher.checkpoint}", judge(Teacher(teacher.network).to(device)))
+        print_scores(
+            f"teacher {config.teacher.checkpoint}",
+            judge.for_classes(teacher.classes)(Teacher(teacher.network).to(device)),
+        )
     return build.build_trainer(config, manifest.select("train"), teacher, device, judge), judge
 
 

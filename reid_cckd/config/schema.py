@@ -168,11 +168,14 @@ class Train:
 class Evaluation:
     """The protocol, recorded with every result."""
 
+    task: Literal["retrieval", "classification", "verification"] = "retrieval"
+    pairs: dict[str, str] = field(default_factory=dict)  # of verification: name -> an LFW-type .bin
     convention: Literal["torchreid", "market1501"] = "torchreid"
     cameras: Literal["exclude-same", "ignore"] = "exclude-same"
     ranks: tuple[int, ...] = (1, 5, 10)
     on: Literal["embedding", "neck"] = "neck"
-    flip: bool = True  # average the embeddings of the image and its mirror
+    flip: bool = True  # average the embeddings of the image and its mirror (not in classification)
+    top: tuple[int, ...] = (1, 5)  # of classification: the true class among so many
     batch_size: int = 128
     sheet_rows: int = 12  # queries on the picture sheet; 0 draws none
 
@@ -196,6 +199,7 @@ class Config:
         """(key path, what is wrong and what to do) for each value or combination that cannot be run."""
         yield from _ranges(self)
         yield from _teacher_contradictions(self)
+        yield from _task_contradictions(self.evaluation)
         yield from _term_contradictions(self)
         if self.optim.schedule == "multistep" and not self.optim.milestones:
             yield "optim.milestones", "the multistep schedule needs its epochs, for example [40, 70]"
@@ -307,6 +311,16 @@ def _cache_contradictions(config: Config, teacher: Teacher) -> Iterator[tuple[st
             )
     if teacher.mode == "views" and config.data.augment in ("none", [], ()):
         yield "teacher.mode", "without data.augment all views are the same; set mode: clean"
+
+
+def _task_contradictions(evaluation: Evaluation) -> Iterator[tuple[str, str]]:
+    if (evaluation.task == "verification") != bool(evaluation.pairs):
+        yield "evaluation.pairs", "names the files of task: verification, and of no other; give both or neither"
+    for name, path in evaluation.pairs.items():
+        if not isinstance(path, str):
+            yield f"evaluation.pairs.{name}", f"expected the path of a .bin, found {path!r}"
+    if not evaluation.top or min(evaluation.top) < 1:
+        yield "evaluation.top", f"must be numbers from 1 up, is {list(evaluation.top)}"
 
 
 def _term_contradictions(config: Config) -> Iterator[tuple[str, str]]:

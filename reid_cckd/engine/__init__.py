@@ -5,7 +5,7 @@ from reid_cckd.engine.claims import STALE, claim, is_claimed
 from reid_cckd.engine.cost import count_macs, count_parameters, milliseconds_per_image
 from reid_cckd.engine.device import autocast, pick_device
 from reid_cckd.engine.embeddings import Embeddings, is_embeddings
-from reid_cckd.engine.extract import embed_batch, extract, extract_to
+from reid_cckd.engine.extract import On, embed_batch, extract, extract_to
 from reid_cckd.engine.feed import Feed
 from reid_cckd.engine.interrupt import Interrupted
 from reid_cckd.engine.optim import create_optimizer, create_schedule
@@ -21,6 +21,7 @@ __all__ = [
     "Feed",
     "Interrupted",
     "Layout",
+    "On",
     "OnlineTeacher",
     "Position",
     "RunLog",

@@ -20,7 +20,7 @@ from reid_cckd.errors import DataError
 from reid_cckd.files import write_json
 
 Precision = Callable[[], AbstractContextManager[object]]
-On = Literal["embedding", "neck"]
+On = Literal["embedding", "neck", "logits"]
 
 
 @torch.no_grad()
@@ -136,7 +136,10 @@ def _check_rows(rows: NDArray[Any], paths: NDArray[np.str_]) -> None:
 def _embed(network: nn.Module, images: Tensor, on: On, flip: bool) -> Tensor:
     def once(view: Tensor) -> Tensor:
         output: Output = network(view)
-        return (output.neck if on == "neck" else output.embedding).float()
+        rows: Tensor | None = getattr(output, on)
+        if rows is None:
+            raise DataError(f"The network has no {on} to look at: it was made without a class head.")
+        return rows.float()
 
     if not flip:
         return once(images)

@@ -68,7 +68,7 @@ class Position:
 class Trainer:
     """Everything one run needs; `fit` runs it, from the start or from ``folder``/last.pt.
 
-    ``evaluate`` maps the network in use (the average if there is one) to fractions, ``mean_ap`` among them, by
+    ``evaluate`` maps the network in use (the average if there is one) to fractions, ``main_score`` among them, by
     which the best checkpoint is chosen. ``meta`` is stored with every checkpoint: config, number of classes.
     """
 
@@ -88,6 +88,7 @@ class Trainer:
     clip_norm: float | None = None
     evaluate_every: int = 1
     checkpoint_every: int = 500
+    main_score: str = "mean_ap"
     show_balance: Callable[[list[dict[str, Any]]], None] | None = None
     position: Position = field(default_factory=Position)
 
@@ -208,8 +209,8 @@ class Trainer:
             scores = self.evaluate(self.network)
             self.log.append({"epoch": epoch + 1, "step": self.position.step, **scores})
         progress.epoch(epoch, {**means, **scores})
-        if scores and scores["mean_ap"] > self.position.best:
-            self.position.best, self.position.best_epoch = scores["mean_ap"], epoch + 1
+        if scores and scores[self.main_score] > self.position.best:
+            self.position.best, self.position.best_epoch = scores[self.main_score], epoch + 1
             self._save_best(scores)
         self.position.epoch, self.position.batch = epoch + 1, 0
         self._save_last()

@@ -5,7 +5,7 @@ from reid_cckd.report.curves import cmc_curves, roc_curves, training_curves
 from reid_cckd.report.provenance import provenance
 from reid_cckd.report.scores import score_plot
 from reid_cckd.report.sheets import RankedRow, choose_rows, ranked_sheet
-from reid_cckd.report.table import format_table
+from reid_cckd.report.table import format_table, score_heading
 
 __all__ = [
     "Point",
@@ -17,6 +17,7 @@ __all__ = [
     "ranked_sheet",
     "retention_plot",
     "roc_curves",
+    "score_heading",
     "score_plot",
     "similarity_histograms",
     "similarity_maps",

@@ -15,22 +15,23 @@ if TYPE_CHECKING:
 Row = Mapping[str, Any]
 
 _PLACE = ("step", "epoch")
-_SCORES = {"mean_ap": "mAP (%)", "rank1": "rank-1 (%)"}  # fractions in the log, the panels that come first
+# Fractions in the log of an evaluation, the panels that come first.
+_SCORES = {"mean_ap": "mAP (%)", "rank1": "rank-1 (%)", "top1": "top-1 (%)", "accuracy": "accuracy (%)"}
 
 
 def training_curves(path: str | os.PathLike[str], runs: Mapping[str, Sequence[Row]], title: str = "") -> None:
     """Draw a PNG with a panel for each logged value, evaluation first, the runs over each other.
 
-    ``runs``: name -> rows of its log, each with ``step`` and ``epoch`` and any of: ``mean_ap``, ``rank1`` (fractions),
-    ``loss`` and each of its terms, ``lr``. Other scores are left out to keep the picture readable. Noisy values are
-    drawn faintly, with a running mean on top.
+    ``runs``: name -> rows of its log, each with ``step`` and ``epoch`` and any of: ``mean_ap``, ``rank1``,
+    ``top1``, ``accuracy`` (fractions), ``loss`` and each of its terms, ``lr``. Other scores are left out to keep the
+    picture readable. Noisy values are drawn faintly, with a running mean on top.
 
     Raises:
         ValueError: nothing to draw in any run.
     """
     panels = _panels(runs)
     if not panels:
-        raise ValueError("runs hold no value to draw: expected rows with step, epoch and loss or mean_ap")
+        raise ValueError("runs hold no value to draw: expected rows with step, epoch and loss or a score")
     with figure_of(path, len(panels), title) as (figure, axes):
         for axis, key in zip(axes, panels, strict=True):
             _draw_panel(axis, key, runs)
@@ -74,7 +75,7 @@ def _panels(runs: Mapping[str, Sequence[Row]]) -> list[str]:
 
 
 def _is_evaluation(row: Row) -> bool:
-    return "mean_ap" in row
+    return not _SCORES.keys().isdisjoint(row)
 
 
 def _draw_panel(axis: Axes, key: str, runs: Mapping[str, Sequence[Row]]) -> None:

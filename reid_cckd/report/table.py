@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 import numbers
+import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal
 
 _MISSING = "-"
+_HEADINGS = {"mean_ap": "mAP", "mean_inp": "mINP", "ece": "ECE"}
 
 
 def format_table(
@@ -36,6 +38,11 @@ def format_table(
         return "\n".join("| " + " | ".join(line) + " |" for line in [lines[0], rule, *lines[1:]])
     rule = ["-" * width for width in widths]
     return "\n".join("  ".join(line).rstrip() for line in [lines[0], rule, *lines[1:]])
+
+
+def score_heading(key: str) -> str:
+    """How a score is called in print: mAP for ``mean_ap``, rank-5 for ``rank5``, top-1 for ``top1``."""
+    return _HEADINGS.get(key) or re.sub(r"^(rank|top)(\d+)$", r"\1-\2", key).replace("_", " ")
 
 
 def _headings(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | Mapping[str, str] | None) -> dict[str, str]:

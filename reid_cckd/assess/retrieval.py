@@ -1,24 +1,23 @@
-"""How good a network is on a data set: extraction, exact evaluation, and the report that says how it was done."""
+"""Retrieval: the images of query look for their like in gallery."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
-from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import nn
 
 from reid_cckd import config as configuration
-from reid_cckd.build import image_dataset, plain_loader
-from reid_cckd.data import ImageDataset, Manifest
-from reid_cckd.engine import Embeddings, extract
-from reid_cckd.errors import DataError
+from reid_cckd.assess.extraction import Extraction
+from reid_cckd.assess.verdict import Verdict
+from reid_cckd.data import Manifest
+from reid_cckd.engine import Embeddings
 from reid_cckd.evaluation import Reranking, RetrievalResult, evaluate_retrieval, expand_queries
 
 
@@ -37,19 +36,23 @@ PLAIN = Refinement()
 
 
 @dataclass
-class Judge:
-    """Query and gallery of one data set under one protocol; images are decoded once if ``cache`` says so."""
+class RetrievalJudge(Extraction):
+    """Query and gallery of one data set under one protocol."""
 
-    manifest: Manifest
-    settings: configuration.Evaluation
-    data: configuration.Data
-    device: torch.device
-    precision: Callable[[], AbstractContextManager[object]]
-    _datasets: dict[str, ImageDataset] = field(default_factory=dict, repr=False)
+    main: ClassVar[str] = "mean_ap"
 
     def __call__(self, network: nn.Module) -> dict[str, float]:
         """Fractions by name, for the training log."""
         return scores(self.evaluate(*self.embed(network)))
+
+    def for_classes(self, classes: Sequence[int]) -> RetrievalJudge:
+        """Retrieval needs no class head."""
+        return self
+
+    def verdict(self, network: nn.Module) -> Verdict:
+        """Scores and protocol."""
+        result = self.evaluate(*self.embed(network))
+        return Verdict(scores(result), protocol(self.settings, result))
 
     def embed(self, network: nn.Module, source: str = "") -> tuple[Embeddings, Embeddings]:
         """Embeddings of query and gallery."""
@@ -74,19 +77,9 @@ class Judge:
         return Embeddings(empty, part.labels, part.cameras, np.array(part.paths, dtype=np.str_), part.roles, about)
 
     def _embed_role(self, network: nn.Module, role: str, source: str) -> Embeddings:
-        dataset = self._dataset(role)
-        batches = plain_loader(dataset, self.settings.batch_size, self.data.workers)
-        options: dict[str, Any] = {"on": self.settings.on, "flip": self.settings.flip}
-        vectors = extract(network, batches, len(dataset), device=self.device, precision=self.precision, **options)
+        dataset = self.images(role)
+        vectors = self.rows(network, dataset, self.settings.on, self.settings.flip)
         return replace(self.index(dataset.manifest, source), vectors=vectors.numpy())
-
-    def _dataset(self, role: str) -> ImageDataset:
-        if role not in self._datasets:
-            part = self.manifest.select(role)
-            if not len(part):
-                raise DataError(f"{self.manifest.name} at {self.manifest.root} has no {role} images to evaluate on.")
-            self._datasets[role] = image_dataset(part, part.labels, self.data)
-        return self._datasets[role]
 
 
 def evaluate_embeddings(

@@ -1,0 +1,21 @@
+"""How good a network is on a data set: extraction, exact evaluation, and a verdict that says how it was reached."""
+
+from reid_cckd.assess.choice import build_judge
+from reid_cckd.assess.classification import ClassificationJudge
+from reid_cckd.assess.retrieval import PLAIN, Refinement, RetrievalJudge, evaluate_embeddings, protocol, scores
+from reid_cckd.assess.verdict import Judge, Verdict
+from reid_cckd.assess.verification import VerificationJudge
+
+__all__ = [
+    "PLAIN",
+    "ClassificationJudge",
+    "Judge",
+    "Refinement",
+    "RetrievalJudge",
+    "Verdict",
+    "VerificationJudge",
+    "build_judge",
+    "evaluate_embeddings",
+    "protocol",
+    "scores",
+]

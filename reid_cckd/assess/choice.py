@@ -1,0 +1,28 @@
+"""From `evaluation.task` to a judge."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from reid_cckd.assess.classification import ClassificationJudge
+from reid_cckd.assess.retrieval import RetrievalJudge
+from reid_cckd.assess.verdict import Judge
+from reid_cckd.assess.verification import VerificationJudge
+from reid_cckd.build import precision
+from reid_cckd.config import Config
+from reid_cckd.data import Manifest
+
+JUDGES: dict[str, Any] = {
+    "retrieval": RetrievalJudge,
+    "classification": ClassificationJudge,
+    "verification": VerificationJudge,
+}
+
+
+def build_judge(config: Config, manifest: Manifest, device: torch.device) -> Judge:
+    """Who scores the networks of this configuration on ``manifest``, or on the pairs that it names."""
+    make = JUDGES[config.evaluation.task]
+    judge: Judge = make(manifest, config.evaluation, config.data, device, precision(config, device))
+    return judge

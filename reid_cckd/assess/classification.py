@@ -1,0 +1,97 @@
+"""Classification: the class head against the labels of the images held back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from reid_cckd.assess.extraction import Extraction
+from reid_cckd.assess.verdict import Verdict
+from reid_cckd.errors import DataError
+from reid_cckd.evaluation import ClassificationResult, evaluate_classification
+
+HELD_BACK = ("test", "val")  # the first of these roles that a data set has is what networks are scored on
+
+
+@dataclass
+class ClassificationJudge(Extraction):
+    """The test images of a data set (its validation images if it has no others) under its class head.
+
+    ``classes``: labels of the head's columns, in order; None are those of the training images.
+    """
+
+    main: ClassVar[str] = "top1"
+    classes: Sequence[int] | None = None
+
+    def __call__(self, network: nn.Module) -> dict[str, float]:
+        """Fractions by name, for the training log."""
+        return _scores(self.evaluate(network))
+
+    def for_classes(self, classes: Sequence[int]) -> ClassificationJudge:
+        """The same images, decoded once, for another head."""
+        return replace(self, classes=tuple(classes))
+
+    def verdict(self, network: nn.Module) -> Verdict:
+        """Top-k and calibration, and the classes that are recognised worst."""
+        result = self.evaluate(network)
+        protocol = {"task": "classification", "role": self.role, "images": result.num_images, "flip": False}
+        return Verdict(_scores(result), protocol, {"worst": [self._named(one) for one in result.summary()["worst"]]})
+
+    def evaluate(self, network: nn.Module) -> ClassificationResult:
+        """Exact metrics of the network's logits.
+
+        Raises:
+            DataError: nothing is held back, or a label is none of the head's classes.
+        """
+        dataset = self.images(self.role)
+        labels = self._positions(dataset.manifest.labels)
+        logits = self.rows(network, dataset, "logits", flip=False)
+        top = [k for k in self.settings.top if k <= logits.shape[1]]
+        return evaluate_classification(logits, labels, top=top)
+
+    @property
+    def role(self) -> str:
+        """The role of the images that count."""
+        held = [role for role in HELD_BACK if (self.manifest.roles == role).any()]
+        if not held:
+            raise DataError(
+                f"{self.manifest.name} at {self.manifest.root} has no test or val images to classify. Expected a "
+                "data set that holds some back; for query and gallery set evaluation.task: retrieval."
+            )
+        return held[0]
+
+    def _known(self) -> NDArray[np.int64]:
+        if self.classes is None:
+            return self.manifest.select("train").contiguous_labels()[1]
+        return np.asarray(self.classes, dtype=np.int64)
+
+    def _positions(self, labels: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Columns of the head."""
+        known = self._known()
+        order = np.argsort(known)
+        place = np.searchsorted(known[order], labels).clip(max=len(known) - 1)
+        strange = known[order][place] != labels
+        if strange.any():
+            found = np.unique(labels[strange])
+            raise DataError(
+                f"{strange.sum():,} {self.role} images of {self.manifest.name} are of {len(found)} classes that the "
+                f"network's head of {len(known):,} does not have, such as {found[:5].tolist()}. Test it on data of "
+                "the classes it was trained on."
+            )
+        columns: NDArray[np.int64] = order[place]
+        return columns
+
+    def _named(self, confusion: dict[str, Any]) -> dict[str, Any]:
+        """Labels of the data set for the columns of the head."""
+        known = self._known().tolist()
+        other = confusion["taken_for"]
+        return {**confusion, "label": known[confusion["label"]], "taken_for": known[other] if other >= 0 else None}
+
+
+def _scores(result: ClassificationResult) -> dict[str, float]:
+    return {**{f"top{k}": value for k, value in result.accuracy.items()}, "ece": result.ece}

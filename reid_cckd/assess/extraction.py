@@ -1,0 +1,50 @@
+"""The images of a role and what a network says about them; decoded once if ``data.cache`` says so."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from reid_cckd import config as configuration
+from reid_cckd.build import image_dataset, plain_loader
+from reid_cckd.data import ImageDataset, Manifest
+from reid_cckd.engine import On, extract
+from reid_cckd.errors import DataError
+
+
+@dataclass
+class Extraction:
+    """One data set, one device, one way to read and embed its images."""
+
+    manifest: Manifest
+    settings: configuration.Evaluation
+    data: configuration.Data
+    device: torch.device
+    precision: Callable[[], AbstractContextManager[object]]
+    _datasets: dict[str, ImageDataset] = field(default_factory=dict, repr=False)
+
+    def images(self, role: str) -> ImageDataset:
+        """The images of a role.
+
+        Raises:
+            DataError: there are none.
+        """
+        part = self.manifest.select(role)
+        if not len(part):
+            raise DataError(f"{self.manifest.name} at {self.manifest.root} has no {role} images to evaluate on.")
+        return self.images_of(role, part)
+
+    def images_of(self, name: str, part: Manifest) -> ImageDataset:
+        """The images of a manifest, prepared once for a name."""
+        if name not in self._datasets:
+            self._datasets[name] = image_dataset(part, part.labels, self.data)
+        return self._datasets[name]
+
+    def rows(self, network: nn.Module, dataset: ImageDataset, on: On, flip: bool) -> Tensor:
+        """(N, D) float32, in the order of the data set."""
+        batches = plain_loader(dataset, self.settings.batch_size, self.data.workers)
+        return extract(network, batches, len(dataset), device=self.device, precision=self.precision, on=on, flip=flip)

@@ -1,0 +1,68 @@
+"""Reports of classification and verification: whatever a judge says, in report.json and a table."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from reid_cckd import build
+from reid_cckd.assess import Judge, build_judge
+from reid_cckd.commands.reporting import cost, counts, score_table
+from reid_cckd.commands.subjects import TEST_KEYS, refuse_others, usual_output
+from reid_cckd.config import Config, config_from_dict, to_dict
+from reid_cckd.engine import is_embeddings, load_checkpoint, pick_device
+from reid_cckd.errors import ConfigError
+from reid_cckd.files import write_json
+from reid_cckd.models import Embedder
+from reid_cckd.report import provenance
+
+
+def task_of(source: Path, overrides: Sequence[str] = ()) -> str:
+    """What a checkpoint is tested on; folders of embeddings are for retrieval."""
+    if is_embeddings(source) or not source.is_file():
+        return "retrieval"
+    config = config_from_dict(load_checkpoint(source)["config"], str(source), overrides)
+    return config.evaluation.task
+
+
+def test_judged(arguments: argparse.Namespace, task: str) -> None:
+    """`reid-cckd test` of a checkpoint of a task other than retrieval.
+
+    Raises:
+        UserError: an option of retrieval, a key that cannot be changed here, or data that does not fit.
+    """
+    source, overrides = arguments.source, arguments.overrides
+    for name in ("gallery", "rerank", "expand", "bootstrap", "compare", "save_embeddings"):
+        if getattr(arguments, name) is not None:
+            raise ConfigError(f"--{name.replace('_', '-')} is of retrieval, and {source} is for {task}.")
+    refuse_others(overrides, TEST_KEYS)
+    loaded = build.load_network(source)
+    config = config_from_dict(to_dict(loaded.config), str(source), overrides)
+    device = pick_device(config.train.device)
+    judge = build_judge(config, build.read_manifest(config.data), device).for_classes(loaded.classes)
+    folder = arguments.output or usual_output(source)
+    report = report_judged(loaded.network.to(device), config, judge, loaded.sha256, folder)
+    if arguments.json:
+        write_json(arguments.json, report)
+
+
+def report_judged(network: Embedder, config: Config, judge: Judge, sha256: str, folder: Path) -> dict[str, Any]:
+    """Evaluate a network, print its table and write report.json into ``folder``."""
+    verdict = judge.verdict(network)
+    device = str(next(network.parameters()).device)
+    measured = cost(network)
+    report = {
+        "main": judge.main,
+        "scores": verdict.scores,
+        "cost": measured,
+        "protocol": verdict.protocol,
+        "details": verdict.details,
+        "data": {"name": judge.manifest.name, "counts": counts(judge.manifest)},
+        "provenance": provenance(config=to_dict(config), checkpoint_sha256=sha256, device=device),
+    }
+    write_json(folder / "report.json", report)
+    print(score_table([{"name": folder.name, **verdict.scores, **measured}]))
+    print(f"Report: {folder}")
+    return report

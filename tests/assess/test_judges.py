@@ -1,0 +1,119 @@
+"""Judges of classification and verification, by networks whose answers a person can work out."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from reid_cckd.assess import ClassificationJudge, Judge, build_judge
+from reid_cckd.batch import Output
+from reid_cckd.build import read_manifest
+from reid_cckd.config import Config, config_from_dict
+from reid_cckd.errors import ConfigError, DataError
+from tests.data.trees import jpeg, write_image
+
+CPU = torch.device("cpu")
+GREYS = {"apple": 0, "bird": 70, "cat": 150}  # of the darkest column; the mean is 50 more
+
+
+class Grey(nn.Module):
+    """An embedding on the quarter circle by brightness; class scores fall with the distance from three greys."""
+
+    def forward(self, images: Tensor) -> Output:
+        level = images.float().mean(dim=(1, 2, 3))
+        angle = level / 255 * torch.pi / 2
+        rows = torch.stack([angle.cos(), angle.sin()], dim=1)
+        logits = -(level[:, None] - (torch.tensor(list(GREYS.values())) + 50)).abs()
+        return Output(rows, rows, logits, images)
+
+
+def settings(root: Path, **evaluation: object) -> Config:
+    data = {"root": str(root), "dataset": "class_folders", "image_size": [8, 8], "workers": 0}
+    values = {"output": "runs/x", "data": data, "model": {"backbone": "cifar_resnet8"}, "evaluation": evaluation}
+    return config_from_dict(values, "test")
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> Path:
+    for name, grey in GREYS.items():
+        write_image(tmp_path / "train" / name / "0.png", grey, size=(8, 8))
+        write_image(tmp_path / "test" / name / "0.png", grey, size=(8, 8))
+    write_image(tmp_path / "test" / "cat" / "1.png", GREYS["bird"], size=(8, 8))  # looks like a bird
+    return tmp_path
+
+
+def judge_of(root: Path) -> ClassificationJudge:
+    config = settings(root, task="classification")
+    judge = build_judge(config, read_manifest(config.data), CPU)
+    assert isinstance(judge, ClassificationJudge)
+    return judge
+
+
+def test_classification_counts_what_is_right_and_names_the_confusion(folders: Path) -> None:
+    judge = judge_of(folders)
+    scores = judge(Grey())
+    assert judge.main == "top1"
+    assert scores["top1"] == pytest.approx(3 / 4)
+    assert "top5" not in scores  # of three classes
+    verdict = judge.verdict(Grey())
+    assert verdict.protocol["images"] == 4
+    cat, bird = 2, 1
+    worst = verdict.details["worst"][0]
+    assert (worst["label"], worst["taken_for"], worst["accuracy"]) == (cat, bird, 0.5)
+
+
+def test_a_head_in_another_order_is_read_in_its_order(folders: Path) -> None:
+    class Turned(Grey):
+        def forward(self, images: Tensor) -> Output:
+            output = super().forward(images)
+            assert output.logits is not None
+            return output._replace(logits=output.logits.flip(1))
+
+    assert judge_of(folders).for_classes([2, 1, 0])(Turned())["top1"] == pytest.approx(3 / 4)
+    with pytest.raises(DataError, match="1 classes that the network's head of 2 does not have"):
+        judge_of(folders).for_classes([0, 1])(Grey())
+
+
+def test_nothing_held_back_is_said(tmp_path: Path) -> None:
+    write_image(tmp_path / "a" / "0.png")
+    write_image(tmp_path / "b" / "0.png")
+    config = settings(tmp_path, task="classification")
+    with pytest.raises(DataError):
+        build_judge(config, read_manifest(config.data), CPU)(Grey())
+
+
+def write_pairs(path: Path, pairs: list[tuple[int, int]], same: list[bool]) -> str:
+    images = [jpeg(grey, (8, 8)) for pair in pairs for grey in pair]
+    path.write_bytes(pickle.dumps((images, same), protocol=2))
+    return str(path)
+
+
+def verifier(root: Path, **pairs: str) -> Judge:
+    config = settings(root, task="verification", pairs=pairs)
+    return build_judge(config, read_manifest(config.data), CPU)
+
+
+def test_verification_means_over_its_sets(folders: Path) -> None:
+    easy = write_pairs(folders / "easy.bin", [(20, 24), (30, 230)] * 10, [True, False] * 10)
+    wrong = write_pairs(folders / "wrong.bin", [(20, 230), (30, 30)] * 10, [True, False] * 10)
+    judge = verifier(folders, easy=easy, wrong=wrong)
+    scores = judge(Grey())
+    assert scores["easy"] == 1.0
+    assert scores["wrong"] <= 0.5
+    assert scores["accuracy"] == pytest.approx((scores["easy"] + scores["wrong"]) / 2)
+    assert (scores["easy_tar"], scores["wrong_tar"]) == (1.0, 0.0)
+    assert judge.verdict(Grey()).protocol["pairs"] == {"easy": 20, "wrong": 20}
+
+
+def test_pairs_that_cannot_be_scored_are_named(folders: Path) -> None:
+    few = write_pairs(folders / "few.bin", [(20, 24), (30, 230)], [True, False])
+    with pytest.raises(DataError, match=r"few\.bin"):
+        verifier(folders, few=few)(Grey())
+    with pytest.raises(ConfigError, match=r"evaluation\.pairs"):
+        settings(folders, task="verification")
+    with pytest.raises(ConfigError, match=r"evaluation\.pairs"):
+        settings(folders, pairs={"few": few})

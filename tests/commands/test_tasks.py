@@ -1,0 +1,83 @@
+"""Classification and faces end to end: train a teacher and a student, report, test again, list the runs."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from reid_cckd.commands.__main__ import main
+from tests.commands.conftest import write_config
+from tests.data.trees import jpeg, write_image
+
+SIDE = 16
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three classes of grey, eight training and four test images each, and pairs of them."""
+    folder = tmp_path_factory.mktemp("classes")
+    chance = np.random.default_rng(0)
+    for role, count in {"train": 8, "test": 4}.items():
+        for number, name in enumerate(("dark", "grey", "light")):
+            for image in range(count):
+                grey = int(40 + 80 * number + chance.integers(0, 20))
+                write_image(folder / role / name / f"{image}.png", grey, size=(SIDE, SIDE))
+    images = [jpeg(grey, (SIDE, SIDE)) for pair in [(40, 45), (40, 220)] * 10 for grey in pair]
+    (folder / "pairs.bin").write_bytes(pickle.dumps((images, [True, False] * 10), protocol=2))
+    return folder
+
+
+def recipe(root: Path, output: Path, **sections: object) -> dict[str, object]:
+    return {
+        "output": str(output),
+        "data": {
+            "root": str(root),
+            "dataset": "class_folders",
+            "image_size": [SIDE, SIDE],
+            "workers": 0,
+            "cache": "memory",
+            "augment": "none",
+        },
+        "model": {"backbone": "cifar_resnet8", "neck": "none"},
+        "sampler": {"kind": "uniform", "batch_size": 8},
+        "optim": {"lr": 0.01, "warmup_epochs": 0},
+        "train": {"epochs": 1, "evaluate_every": 1, "device": "cpu"},
+        "evaluation": {"task": "classification", "top": [1, 2]},
+        **sections,
+    }
+
+
+def test_a_classifier_and_its_student(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    teacher = write_config(tmp_path / "teacher.yaml", recipe(root, tmp_path / "runs" / "teacher"))
+    assert main(["train", str(teacher)]) == 0
+    last = tmp_path / "runs" / "teacher" / "last.pt"
+    sections = {"teacher": {"checkpoint": str(last)}, "objective": {"alpha": 0.5, "beta": 1.0, "correlate": "logits"}}
+    student = write_config(tmp_path / "student.yaml", recipe(root, tmp_path / "runs" / "student", **sections))
+    assert main(["train", str(student)]) == 0
+    report = json.loads((tmp_path / "runs" / "student" / "report.json").read_text())
+    assert report["main"] == "top1"
+    assert 0 <= report["scores"]["top1"] <= report["scores"]["top2"] <= 1
+    assert report["protocol"] == {"task": "classification", "role": "test", "images": 12, "flip": False}
+    assert (tmp_path / "runs" / "student" / "curves.png").exists()
+    assert main(["test", str(last), "--output", str(tmp_path / "again")]) == 0
+    again = json.loads((tmp_path / "again" / "report.json").read_text())
+    assert again["scores"] == json.loads((last.parent / "report.json").read_text())["scores"]
+    assert main(["test", str(last), "--rerank"]) == 2
+    assert "--rerank is of retrieval" in capsys.readouterr().err
+    assert main(["runs", str(tmp_path / "runs")]) == 0
+    assert "top-1" in capsys.readouterr().out
+
+
+def test_faces_are_judged_by_their_pairs(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pairs = {"task": "verification", "pairs": {"lfw": str(root / "pairs.bin")}}
+    model = {"backbone": "mobilefacenet", "pooling": "gdc", "embedding": 8}
+    config = write_config(tmp_path / "run.yaml", recipe(root, tmp_path / "run", model=model, evaluation=pairs))
+    assert main(["train", str(config), "data.image_size=[32,32]"]) == 0
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert report["scores"]["accuracy"] == report["scores"]["lfw"] >= 0.5
+    assert report["details"]["lfw"]["num_same"] == 10
+    assert "lfw tar" in capsys.readouterr().out
