@@ -1,6 +1,6 @@
 """The hall: the only place where a name in a configuration becomes an object."""
 
-from reid_cckd.build.data import image_dataset, plain_loader, read_manifest
+from reid_cckd.build.data import fingerprint, image_dataset, plain_loader, read_manifest
 from reid_cckd.build.networks import Loaded, build_network, load_network, precision, timm_network
 from reid_cckd.build.objective import build_kernel, build_objective
 from reid_cckd.build.sampling import build_sampler
@@ -13,6 +13,7 @@ __all__ = [
     "build_objective",
     "build_sampler",
     "build_trainer",
+    "fingerprint",
     "image_dataset",
     "load_network",
     "plain_loader",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from reid_cckd import config as configuration
 from reid_cckd.config import hint
 from reid_cckd.data import LAYOUTS, ImageDataset, Manifest, build_augment, collate, limit_threads
 from reid_cckd.errors import ConfigError
+
+PROBED = 1000  # files whose length goes into a fingerprint
 
 
 def read_manifest(data: configuration.Data) -> Manifest:
@@ -58,3 +61,11 @@ def plain_loader(dataset: ImageDataset, batch_size: int, workers: int, start: in
     return DataLoader(
         rest, batch_size=batch_size, num_workers=workers, collate_fn=collate, worker_init_fn=limit_threads
     )
+
+
+def fingerprint(manifest: Manifest) -> str:
+    """Which images in which order, and how long some of their files are, as 64 hexadecimal digits."""
+    step = max(1, len(manifest) // PROBED)
+    lengths = [manifest.reader.stamp(path)[0] for path in manifest.paths[::step]]
+    text = "\n".join([manifest.name, *manifest.paths, *map(str, lengths)])
+    return hashlib.sha256(text.encode()).hexdigest()

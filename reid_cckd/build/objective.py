@@ -86,7 +86,7 @@ def build_objective(
     for key, made in terms.items():
         with _blaming(key):
             _try(made, setting)
-    return Objective(list(terms.values()))
+    return Objective(list(terms.values()), gather=True)
 
 
 def build_kernel(kernel: configuration.Kernel) -> Any:

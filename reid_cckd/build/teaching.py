@@ -13,13 +13,12 @@ from torch.utils.data import DataLoader
 
 from reid_cckd import config as configuration
 from reid_cckd.batch import Batch
+from reid_cckd.build.data import fingerprint
 from reid_cckd.build.networks import Loaded, precision
 from reid_cckd.config import Config
 from reid_cckd.data import ImageDataset, collate, limit_threads
 from reid_cckd.engine import CachedTeacher, Layout, OnlineTeacher, TeacherSource, build_cache, open_cache
 from reid_cckd.models import Teacher
-
-PROBED = 1000  # files whose length goes into the key of a cache
 
 
 def build_teacher(
@@ -36,7 +35,8 @@ def build_teacher(
     if settings.mode == "online":
         return online
     facts = _facts(config, settings, loaded, dataset, device)
-    default = Path(settings.checkpoint).parent / "answers" / _digest(repr(sorted(facts.items())))[:16]
+    key = hashlib.sha256(repr(sorted(facts.items())).encode()).hexdigest()[:16]
+    default = Path(settings.checkpoint).parent / "answers" / key
     folder = default if settings.cache is None else Path(settings.cache)
     found = open_cache(folder, facts)
     if found is None:
@@ -81,7 +81,7 @@ def _facts(
     augmented = settings.mode == "views"
     return {
         "teacher": loaded.sha256,
-        "images": _fingerprint(dataset),
+        "images": fingerprint(dataset.manifest),
         "image_size": list(config.data.image_size),
         "augment": config.data.augment if augmented else "none",
         "seed": config.seed if augmented else 0,
@@ -89,15 +89,3 @@ def _facts(
         "dtype": settings.cache_dtype,
         "precision": str(computed_in).removeprefix("torch."),
     }
-
-
-def _fingerprint(dataset: ImageDataset) -> str:
-    """Which images in which order, and how long some of their files are."""
-    manifest = dataset.manifest
-    step = max(1, len(manifest) // PROBED)
-    lengths = [manifest.reader.stamp(path)[0] for path in manifest.paths[::step]]
-    return _digest("\n".join([manifest.name, *manifest.paths, *map(str, lengths)]))
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()

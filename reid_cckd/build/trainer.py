@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from timm.utils import ModelEmaV3
@@ -17,8 +17,11 @@ from reid_cckd.build.sampling import build_sampler
 from reid_cckd.build.teaching import build_teacher
 from reid_cckd.config import Config
 from reid_cckd.data import Manifest, collate, limit_threads
-from reid_cckd.engine import Feed, Trainer, create_optimizer, create_schedule
-from reid_cckd.models import Teacher
+from reid_cckd.engine import Feed, Trainer, create_optimizer, create_schedule, rank, world_size
+from reid_cckd.errors import ConfigError
+from reid_cckd.models import Embedder, Teacher
+
+LOOK_EVERY = 20  # steps after which a GPU is asked for the losses: asking waits for it
 
 
 class Evaluate(Protocol):
@@ -45,18 +48,20 @@ def build_trainer(
     labels, classes = manifest.contiguous_labels()
     views = config.teacher.views if config.teacher and config.teacher.mode == "views" else None
     dataset = image_dataset(manifest, labels, config.data, augment=True, seed=config.seed, views=views)
-    student = build_network(config, len(classes)).to(device)
+    student = _prepared(build_network(config, len(classes)), config, device)
     frozen = None if teacher is None else Teacher(teacher.network).to(device)
     objective = build_objective(config, classes.tolist(), student, teacher, len(manifest)).to(device)
     feed = Feed(
         dataset,
-        build_sampler(config, dataset, frozen, device),
+        _divisible(build_sampler(config, dataset, frozen, device)),
         collate,
         name_of=lambda row: str(dataset.manifest.path(row)),
         workers=config.data.workers,
         pin_memory=device.type == "cuda",
         worker_init=limit_threads,
     )
+    if rank() > 0:  # networks begin alike on all processes, but dropout does not go on alike
+        torch.manual_seed(config.seed + rank())
     optim = config.optim
     networks: list[nn.Module] = [student, objective]
     optimizer = create_optimizer(networks, optim.name, optim.lr, optim.weight_decay, optim.options)
@@ -85,9 +90,34 @@ def build_trainer(
         epochs=config.train.epochs,
         meta={"config": configuration.to_dict(config), "classes": classes.tolist()},
         clip_norm=config.train.clip_norm,
+        chunk=config.train.chunk,
+        compiled=config.train.compile,
+        look_every=LOOK_EVERY if device.type == "cuda" else 1,
         evaluate_every=config.train.evaluate_every,
         checkpoint_every=config.train.checkpoint_every,
     )
+
+
+def _prepared(student: Embedder, config: Config, device: torch.device) -> Embedder:
+    """The student on its device, in the memory order and with the batch norms that are asked for."""
+    if config.train.sync_bn and world_size() > 1:
+        if device.type != "cuda":
+            raise ConfigError("train.sync_bn: torch has it for GPUs only; set it to false on the CPU")
+        student = nn.SyncBatchNorm.convert_sync_batchnorm(student)
+    if config.train.channels_last:
+        student = student.to(memory_format=torch.channels_last)
+    return student.to(device)
+
+
+def _divisible(sampler: Any) -> Any:
+    """The sampler, if every process can have an equal part of each of its batches."""
+    size, processes = sampler.batch_size, world_size()
+    if size % processes or size < 2 * processes:
+        raise ConfigError(
+            f"sampler: a batch of {size} images cannot be split over {processes} processes; each needs as many as the "
+            f"others, and 2 or more. Change the sampler's numbers, or the number of processes."
+        )
+    return sampler
 
 
 def _average(student: nn.Module, decay: float | None) -> ModelEmaV3 | None:

@@ -14,10 +14,21 @@ from reid_cckd.commands.console import make_parser, run
 from reid_cckd.commands.judged import report_judged
 from reid_cckd.commands.reporting import counts_table, print_balance, print_scores, report_retrieval
 from reid_cckd.config import Config, dump_config, load_config, to_dict
-from reid_cckd.engine import RunLog, Trainer, file_hash, pick_device
+from reid_cckd.config import Teacher as TeacherSettings
+from reid_cckd.engine import (
+    RunLog,
+    Trainer,
+    check_alike,
+    file_hash,
+    local_device,
+    on_rank_zero,
+    pick_device,
+    processes,
+    rank,
+)
 from reid_cckd.errors import ConfigError
 from reid_cckd.files import atomic_path
-from reid_cckd.models import Embedder, Teacher
+from reid_cckd.models import Embedder, Guess, Teacher
 from reid_cckd.report import training_curves
 
 # A resumed run may change these: they move files and time, not results.
@@ -31,6 +42,9 @@ FREE_ON_RESUME = (
     "teacher.checkpoint",
     "teacher.cache",
 )
+
+SURELY_GOOD = 0.5  # a teacher that scores this much is not compared with guessing
+AT_CHANCE = 1.1  # times what guessing scores
 
 EXAMPLES = """\
   reid-cckd train configs/omniglot/teacher.yaml data.root=/data/omniglot
@@ -66,14 +80,21 @@ def train(config: Config, resume: bool = False, balance: bool = False) -> Path:
         raise ConfigError(f"{folder} already holds a run. Continue it with --resume, or choose another output=FOLDER.")
     if resume and (folder / "config.yaml").exists():
         check_same(config, load_config(folder / "config.yaml"), folder)
-    _write_config(config, folder)
-    trainer, judge = _prepare(config)
-    trainer.show_balance = print_balance if balance else None
-    if last.exists():
-        trainer.resume(last)
-        print(f"Resumed {last} at epoch {trainer.position.epoch + 1}, step {trainer.position.step}.")
-    trainer.fit()
-    _report(config, trainer, judge)
+    device = local_device(pick_device(config.train.device))
+    with processes(device):
+        speaks = rank() == 0
+        settings = _flat(to_dict(config)).items()
+        check_alike({key: repr(value) for key, value in settings if key not in FREE_ON_RESUME})
+        if speaks:
+            _write_config(config, folder)
+        trainer, judge = _prepare(config, device)
+        trainer.show_balance = print_balance if balance else None
+        if last.exists():
+            trainer.resume(last)
+            print(f"Resumed {last} at epoch {trainer.position.epoch + 1}, step {trainer.position.step}.")
+        trainer.fit()
+    if speaks:
+        _report(config, trainer, judge)
     return folder
 
 
@@ -89,20 +110,36 @@ def _report(config: Config, trainer: Trainer, judge: Judge) -> None:
     training_curves(folder / "curves.png", {folder.name: RunLog(folder / "log.jsonl").rows()})
 
 
-def _prepare(config: Config) -> tuple[Trainer, Judge]:
+def _prepare(config: Config, device: torch.device) -> tuple[Trainer, Judge]:
     torch.manual_seed(config.seed)
-    device = pick_device(config.train.device)
     manifest = build.read_manifest(config.data)
+    check_alike({"The data": f"{manifest.name} of {len(manifest):,} images, {build.fingerprint(manifest)[:16]}"})
     print(f"{manifest.name} at {manifest.root}\n{counts_table(manifest)}")
     judge = build_judge(config, manifest, device)
     teacher = None
     if config.teacher is not None:
         teacher = build.load_network(config.teacher.checkpoint)
-        print_scores(
-            f"teacher {config.teacher.checkpoint}",
-            judge.for_classes(teacher.classes)(Teacher(teacher.network).to(device)),
-        )
+        _judge_teacher(config.teacher, teacher, judge, device)
     return build.build_trainer(config, manifest.select("train"), teacher, device, judge), judge
+
+
+def _judge_teacher(settings: TeacherSettings, teacher: build.Loaded, judge: Judge, device: torch.device) -> None:
+    """Print what the teacher scores, and refuse one that has nothing to teach."""
+    judge = judge.for_classes(teacher.classes)
+    scores = on_rank_zero(lambda: judge(Teacher(teacher.network).to(device)))
+    print_scores(f"teacher {settings.checkpoint}", scores)
+    name = judge.main
+    if settings.allow_weak or scores[name] >= SURELY_GOOD:
+        return
+    guess = Guess(teacher.network.width, len(teacher.classes)).to(device)
+    with torch.random.fork_rng():
+        chance = on_rank_zero(lambda: judge(guess))
+    if scores[name] <= AT_CHANCE * chance[name]:
+        raise ConfigError(
+            f"teacher: {settings.checkpoint} scores {name} {100 * scores[name]:.2f} % on this data, and guessing "
+            f"scores {100 * chance[name]:.2f} %. Is it a checkpoint of other data, or of an untrained network? To "
+            f"learn from it all the same set teacher.allow_weak: true."
+        )
 
 
 def _write_config(config: Config, folder: Path) -> None:

@@ -160,6 +160,10 @@ class Train:
     amp: Literal["auto", "off", "bfloat16"] = "auto"  # auto: bfloat16 where the device computes in it
     ema: float | None = None  # decay of the averaged weights, which are then what is evaluated
     clip_norm: float | None = None
+    chunk: int | None = None  # images whose graph is held at once; null: the whole batch
+    sync_bn: bool = False  # batch norms of several processes see the whole batch; on GPUs
+    compile: bool = False  # torch.compile the student
+    channels_last: bool = False  # memory order of images and convolutions
     evaluate_every: int = 10  # epochs; the last is always evaluated
     checkpoint_every: int = 500  # steps; every epoch's end is always saved
 
@@ -252,6 +256,7 @@ def _ranges(config: Config) -> Iterator[tuple[str, str]]:
         "sampler.refresh_every": (1 if config.sampler.refresh_every is None else config.sampler.refresh_every, 1),
         "sampler.batch_size": (config.sampler.batch_size, 2),
         "optim.warmup_epochs": (config.optim.warmup_epochs, 0),
+        "train.chunk": (config.train.chunk if config.train.chunk is not None else 2, 2),
         "teacher.views": (config.teacher.views if config.teacher else 1, 1),
         "train.epochs": (config.train.epochs, 1),
         "train.evaluate_every": (config.train.evaluate_every, 1),

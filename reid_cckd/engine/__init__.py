@@ -4,15 +4,17 @@ from reid_cckd.engine.checkpoint import file_hash, load_checkpoint, save_checkpo
 from reid_cckd.engine.claims import STALE, claim, is_claimed
 from reid_cckd.engine.cost import count_macs, count_parameters, milliseconds_per_image
 from reid_cckd.engine.device import autocast, pick_device
+from reid_cckd.engine.distributed import check_alike, local_device, on_rank_zero, processes, rank, world_size
 from reid_cckd.engine.embeddings import Embeddings, is_embeddings
 from reid_cckd.engine.extract import On, embed_batch, extract, extract_to
 from reid_cckd.engine.feed import Feed
 from reid_cckd.engine.interrupt import Interrupted
 from reid_cckd.engine.optim import create_optimizer, create_schedule
+from reid_cckd.engine.protocols import TrainingData
 from reid_cckd.engine.teacher_cache import Layout, TeacherCache, build_cache, open_cache
 from reid_cckd.engine.teachers import CachedTeacher, OnlineTeacher, TeacherSource
 from reid_cckd.engine.tracking import RunLog
-from reid_cckd.engine.trainer import Position, Trainer, TrainingData
+from reid_cckd.engine.trainer import Position, Trainer
 
 __all__ = [
     "STALE",
@@ -31,6 +33,7 @@ __all__ = [
     "TrainingData",
     "autocast",
     "build_cache",
+    "check_alike",
     "claim",
     "count_macs",
     "count_parameters",
@@ -43,8 +46,13 @@ __all__ = [
     "is_claimed",
     "is_embeddings",
     "load_checkpoint",
+    "local_device",
     "milliseconds_per_image",
+    "on_rank_zero",
     "open_cache",
     "pick_device",
+    "processes",
+    "rank",
     "save_checkpoint",
+    "world_size",
 ]

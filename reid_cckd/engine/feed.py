@@ -10,6 +10,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from reid_cckd.batch import Batch
+from reid_cckd.engine.distributed import rank, world_size
+from reid_cckd.errors import UserError
 
 
 class EpochDataset(Protocol):
@@ -30,8 +32,28 @@ class EpochSampler(Protocol):
 
 
 @dataclass(frozen=True)
+class Share:
+    """A process's part of every batch: batches, steps and epochs are those of one process, whatever the number."""
+
+    batches: EpochSampler
+    rank: int
+    world_size: int
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for batch in self.batches:
+            first, last = (len(batch) * part // self.world_size for part in (self.rank, self.rank + 1))
+            yield batch[first:last]
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+
+@dataclass(frozen=True)
 class Feed:
-    """`TrainingData` over a map-style data set; what is in a batch never depends on the number of workers."""
+    """`TrainingData` over a map-style data set; what is in a batch never depends on the number of workers.
+
+    In a distributed run each process gets its part of every batch, in order of rank.
+    """
 
     dataset: EpochDataset
     sampler: EpochSampler
@@ -52,14 +74,24 @@ class Feed:
         self.sampler.load_state_dict(self.sampler.state_dict(batches=start))
         loader = DataLoader(
             self.dataset,
-            batch_sampler=self.sampler,
+            batch_sampler=Share(self.sampler, rank(), world_size()),
             collate_fn=self.collate,
             num_workers=self.workers,
             pin_memory=self.pin_memory,
             worker_init_fn=self.worker_init,
             generator=torch.Generator().manual_seed(epoch),  # seeds of workers; the global generator stays untouched
         )
-        yield from loader
+        try:
+            yield from loader
+        except (RuntimeError, EOFError, ConnectionError) as error:
+            if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
+                raise
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            raise UserError(
+                f"A process that loads images was lost in epoch {epoch + 1}: {reason}. The "
+                f"system kills such processes when memory or /dev/shm is full: set fewer data.workers, or 0, and "
+                f"--resume from the last checkpoint."
+            ) from error
 
     def image_name(self, index: int) -> str:
         """The path of an image, for messages."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from types import FrameType
 
@@ -15,7 +16,11 @@ class Interrupted(Exception):  # noqa: N818 (it is no error)
 
 
 class StopRequest:
-    """A context in which the first SIGINT or SIGTERM is noted in ``signum``; a second one acts at once."""
+    """A context in which SIGINT or SIGTERM is noted in ``signum``; a second SIGINT acts at once.
+
+    A second SIGTERM does not: schedulers signal a whole tree of processes and torchrun passes its own on, so that one
+    request comes twice. Under torchrun that holds for SIGINT too. SIGKILL always acts, and checkpoints survive it.
+    """
 
     def __init__(self) -> None:
         self.signum: int | None = None
@@ -32,4 +37,5 @@ class StopRequest:
 
     def _note(self, signum: int, frame: FrameType | None) -> None:
         self.signum = signum
-        signal.signal(signum, signal.default_int_handler if signum == signal.SIGINT else signal.SIG_DFL)
+        if signum == signal.SIGINT and "TORCHELASTIC_RUN_ID" not in os.environ:
+            signal.signal(signum, signal.default_int_handler)

@@ -72,9 +72,10 @@ class RunningMeans:
 class Progress:
     """One bar over the whole run with its ETA; where there is no terminal, a line per epoch instead."""
 
-    def __init__(self, total: int, done: int, epochs: int) -> None:
+    def __init__(self, total: int, done: int, epochs: int, silent: bool = False) -> None:
         self.epochs = epochs
-        self.bar = tqdm(total=total, initial=done, unit="step", dynamic_ncols=True, disable=not sys.stderr.isatty())
+        off = silent or not sys.stderr.isatty()
+        self.bar = tqdm(total=total, initial=done, unit="step", dynamic_ncols=True, disable=off)
 
     def step(self, epoch: int, values: Mapping[str, float]) -> None:
         """Advance by one step and show every loss term."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+import signal
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from timm.scheduler.scheduler import Scheduler
@@ -17,40 +18,28 @@ from torch.optim import Optimizer
 
 from reid_cckd.batch import Batch, Output
 from reid_cckd.engine.checkpoint import load_checkpoint, save_checkpoint
+from reid_cckd.engine.distributed import (
+    any_process,
+    average_gradients,
+    is_distributed,
+    on_rank_zero,
+    rank,
+)
+from reid_cckd.engine.gradient import (
+    ALL_STAGES,
+    backward_in_chunks,
+    show_stages,
+    untouched_statistics,
+)
 from reid_cckd.engine.interrupt import Interrupted, StopRequest
+from reid_cckd.engine.protocols import TrainingData, TrainingObjective
+from reid_cckd.engine.randomness import random_state, restore_state_of_run, set_random_state, states_of_run
 from reid_cckd.engine.teachers import TeacherSource
 from reid_cckd.engine.tracking import Progress, RunLog, RunningMeans
-from reid_cckd.errors import CheckpointError, UserError
-from reid_cckd.files import write_json
+from reid_cckd.engine.watch import Seen, Watch, not_finite
+from reid_cckd.errors import CheckpointError
 
 LOG_EVERY = 20  # steps between rows of the log
-
-
-class TrainingData(Protocol):
-    """Batches as a pure function of the epoch, so that a run can continue in the middle of one."""
-
-    def __len__(self) -> int:
-        """Batches in an epoch."""
-
-    def batches(self, epoch: int, start: int) -> Iterator[Batch]:
-        """The batches of an epoch from number ``start`` on."""
-
-    def image_name(self, index: int) -> str:
-        """The path of an image, for messages."""
-
-
-class TrainingObjective(Protocol):
-    """A module (`Objective`) that sums weighted terms and can say how much each one pulls."""
-
-    def __call__(
-        self, student: Output, labels: Tensor, teacher: Output | None, *, progress: float, index: Tensor
-    ) -> dict[str, Tensor]: ...
-    def balance(
-        self, student: Output, labels: Tensor, teacher: Output | None, progress: float, index: Tensor
-    ) -> Sequence[Any]: ...
-    def train(self, mode: bool = True) -> Any: ...
-    def state_dict(self) -> dict[str, Any]: ...
-    def load_state_dict(self, state_dict: dict[str, Any]) -> Any: ...
 
 
 @dataclass
@@ -70,6 +59,8 @@ class Trainer:
 
     ``evaluate`` maps the network in use (the average if there is one) to fractions, ``main_score`` among them, by
     which the best checkpoint is chosen. ``meta`` is stored with every checkpoint: config, number of classes.
+    ``chunk``: images whose graph is held at once; None holds the batch's. ``look_every``: steps after which their
+    losses are read from the device; a loss that is not finite is found then, before anything is saved.
     """
 
     folder: Path
@@ -89,12 +80,18 @@ class Trainer:
     evaluate_every: int = 1
     checkpoint_every: int = 500
     main_score: str = "mean_ap"
+    chunk: int | None = None
+    compiled: bool = False
+    look_every: int = 1
     show_balance: Callable[[list[dict[str, Any]]], None] | None = None
     position: Position = field(default_factory=Position)
 
     def __post_init__(self) -> None:
         self.log = RunLog(self.folder / "log.jsonl")
-        self.means = RunningMeans()
+        self.means, self.seen = RunningMeans(), RunningMeans()
+        self.watch = Watch(self.look_every)
+        network: nn.Module = torch.compile(self.student) if self.compiled else self.student  # type: ignore[assignment]
+        self.forward = show_stages(network, self.device)
 
     @property
     def network(self) -> nn.Module:
@@ -108,14 +105,14 @@ class Trainer:
             Interrupted: SIGINT or SIGTERM came; the state is saved.
             UserError: the loss is not finite; the images of the batch are listed in a file.
         """
-        progress = Progress(self.epochs * len(self.data), self.position.step, self.epochs)
+        self.progress = Progress(self.epochs * len(self.data), self.position.step, self.epochs, silent=rank() != 0)
         try:
             with StopRequest() as stop:
                 while self.position.epoch < self.epochs:
-                    means = self._run_epoch(progress, stop)
-                    self._finish_epoch(progress, means)
+                    means = self._run_epoch(stop)
+                    self._finish_epoch(means)
         finally:
-            progress.close()
+            self.progress.close()
         return self.position
 
     def resume(self, path: Path) -> None:
@@ -134,53 +131,81 @@ class Trainer:
             raise CheckpointError(f"{path} belongs to another model or objective: {reason}") from error
         self.means.load_state_dict(state["means"])
         self.position = Position(**state["position"])
-        _restore_rng(state["rng"])
-        self.log.cut_after(self.position.step)
+        restore_state_of_run(state.get("rng_of_ranks", [state["rng"]]), self.position.step)
+        if rank() == 0:
+            self.log.cut_after(self.position.step)
 
-    def _run_epoch(self, progress: Progress, stop: StopRequest) -> dict[str, float]:
+    def _run_epoch(self, stop: StopRequest) -> dict[str, float]:
         """Train to the end of the epoch; the means of what this process saw of it are for printing only."""
-        seen = RunningMeans()
         self.student.train()
         self.objective.train()
         for batch in self.data.batches(self.position.epoch, self.position.batch):
-            values = self._step(batch)
-            self.means.add(values)
-            seen.add(values)
+            self._step(batch)
             self.position.batch += 1
             self.position.step += 1
-            progress.step(self.position.epoch, values)
-            if self.position.step % LOG_EVERY == 0:
+            step = self.position.step
+            if step % LOG_EVERY == 0:
+                self._look()
                 self._log_means()
-            if stop.signum is not None:
+            if step % self.look_every == 0 and any_process(stop.signum is not None):
                 self._save_last()
-                text = f"Stopped at epoch {self.position.epoch + 1}, step {self.position.step}; continue with --resume."
-                raise Interrupted(stop.signum, text)
-            if self.position.step % self.checkpoint_every == 0:
+                text = f"Stopped at epoch {self.position.epoch + 1}, step {step}; continue with --resume."
+                raise Interrupted(stop.signum or signal.SIGTERM, text)
+            if step % self.checkpoint_every == 0:
                 self._save_last()
-        return seen.take()
+        self._look()
+        return self.seen.take()
 
-    def _step(self, loaded: Batch) -> dict[str, float]:
-        step, total = self.position.step, self.epochs * len(self.data)
+    def _step(self, loaded: Batch) -> None:
+        """One update; nothing in it waits for the device, except to look at the losses."""
+        step = self.position.step
+        progress = step / (self.epochs * len(self.data))
         batch = loaded.to(self.device)
         teacher = None if self.teacher is None else self.teacher(loaded, batch.images, self.position.epoch)
-        with self.precision():
-            student = self.student(batch.images)
-        terms = self._terms(student, teacher, batch, progress=step / total)
-        if self.position.batch == 0:
-            self._log_balance(student, teacher, batch, progress=step / total)
-        loss = terms["loss"]
-        values = {name: float(value.detach()) for name, value in terms.items()}
-        if not all(math.isfinite(value) for value in values.values()):
-            raise self._not_finite(values, batch)
+
+        def loss_of(student: Output) -> Tensor:
+            terms = self._terms(student, teacher, batch, progress)
+            self.watch.add(Seen(self.position.epoch, self.position.batch, step, loaded.index, {}), terms)
+            if self.watch.is_due:
+                self._look()
+            return terms["loss"]
+
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        if self.chunk is None or len(batch.images) <= self.chunk:
+            self._backward(batch, teacher, progress, loss_of)
+        else:
+            self._apart_balance(batch, teacher, progress)
+            stages = self.objective.stages(progress)
+            backward_in_chunks(self.forward, batch.images, self.chunk, stages, loss_of, self.precision)
+        average_gradients(self.objective.parameters())
         if self.clip_norm is not None:
             nn.utils.clip_grad_norm_(self.student.parameters(), self.clip_norm)
         self.optimizer.step()
         self.schedule.step_update(step + 1)
         if self.average is not None:
             self.average.update(self.student, step + 1)
-        return values
+
+    def _backward(
+        self, batch: Batch, teacher: Output | None, progress: float, loss_of: Callable[[Output], Tensor]
+    ) -> None:
+        """The gradient of the batch in one piece."""
+        if is_distributed():
+            self._apart_balance(batch, teacher, progress)
+        with self.precision():
+            stages = self.objective.stages(progress) if is_distributed() else ALL_STAGES
+            student = self.forward(batch.images, stages)
+        if self.position.batch == 0 and not is_distributed():
+            self._log_balance(student, teacher, batch, progress)
+        loss_of(student).backward()
+
+    def _look(self) -> None:
+        """Read the losses of the steps since the last look; the first that is not finite ends the run."""
+        for seen in self.watch.look():
+            if seen.culprits:
+                raise not_finite(seen, self.folder, self.data.image_name)
+            self.means.add(seen.values)
+            self.seen.add(seen.values)
+            self.progress.step(seen.epoch, seen.values)
 
     def _terms(self, student: Output, teacher: Output | None, batch: Batch, progress: float) -> dict[str, Tensor]:
         try:
@@ -188,27 +213,48 @@ class Trainer:
                 student, batch.labels, teacher, progress=progress, index=batch.index
             )
         except ValueError as error:  # losses refuse NaN and Inf in their input
-            if bool(student.neck.isfinite().all()):
+            self._look()
+            rows = [stage for stage in student if stage is not None]
+            if not any_process(not all(bool(stage.isfinite().all()) for stage in rows)):
                 raise
-            raise self._not_finite({"embedding": math.nan}, batch) from error
+            place = self.position.epoch, self.position.batch, self.position.step
+            seen = Seen(*place, batch.index.cpu(), {"student": math.nan})
+            raise not_finite(seen, self.folder, self.data.image_name) from error
         return terms
+
+    def _apart_balance(self, batch: Batch, teacher: Output | None, progress: float) -> None:
+        """The balance of a batch whose graph is in no one place, by one chunk of it, leaving no trace."""
+        if self.position.batch != 0:
+            return
+        size = self.chunk or len(batch.images)
+        part = Batch(batch.images[:size], batch.labels[:size], batch.index[:size])
+        answer = None if teacher is None else Output(*(None if row is None else row[:size] for row in teacher))  # type: ignore[arg-type]
+        state = random_state(self.device)
+        with untouched_statistics(self.student), self.precision():
+            student = self.student(part.images)
+        self._log_balance(student, answer, part, progress)
+        set_random_state(self.device, state)
 
     def _log_balance(self, student: Output, teacher: Output | None, batch: Batch, progress: float) -> None:
         """Each term's share of the loss and of the gradient, on the first batch of every epoch."""
         shares = self.objective.balance(student, batch.labels, teacher, progress, batch.index)
         place = {"epoch": self.position.epoch + 1, "step": self.position.step + 1}
-        self.log.append({**place, "balance": {share.term: asdict(share) for share in shares}})
+        self._write({**place, "balance": {share.term: asdict(share) for share in shares}})
         if self.show_balance is not None:
             self.show_balance([asdict(share) for share in shares])
 
-    def _finish_epoch(self, progress: Progress, means: dict[str, float]) -> None:
+    def _write(self, row: dict[str, Any]) -> None:
+        if rank() == 0:
+            self.log.append(row)
+
+    def _finish_epoch(self, means: dict[str, float]) -> None:
         epoch = self.position.epoch
         is_last = epoch + 1 == self.epochs
         scores: dict[str, float] = {}
         if is_last or (epoch + 1) % self.evaluate_every == 0:
-            scores = self.evaluate(self.network)
-            self.log.append({"epoch": epoch + 1, "step": self.position.step, **scores})
-        progress.epoch(epoch, {**means, **scores})
+            scores = on_rank_zero(lambda: self.evaluate(self.network))
+            self._write({"epoch": epoch + 1, "step": self.position.step, **scores})
+        self.progress.epoch(epoch, {**means, **scores})
         if scores and scores[self.main_score] > self.position.best:
             self.position.best, self.position.best_epoch = scores[self.main_score], epoch + 1
             self._save_best(scores)
@@ -217,13 +263,17 @@ class Trainer:
 
     def _log_means(self) -> None:
         place = {"epoch": self.position.epoch + 1, "step": self.position.step}
-        self.log.append({**place, "lr": self.optimizer.param_groups[0]["lr"], **self.means.take()})
+        self._write({**place, "lr": self.optimizer.param_groups[0]["lr"], **self.means.take()})
 
     def _save_best(self, scores: dict[str, float]) -> None:
         content = {**self.meta, "model": self.network.state_dict(), "scores": scores, "position": asdict(self.position)}
-        save_checkpoint(self.folder / "best.pt", content)
+        if rank() == 0:
+            save_checkpoint(self.folder / "best.pt", content)
 
     def _save_last(self) -> None:
+        """The whole state, by rank 0, once every loss so far was looked at."""
+        self._look()
+        states = states_of_run()
         content = {
             **self.meta,
             "model": self.student.state_dict(),
@@ -232,29 +282,8 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "position": asdict(self.position),
             "means": self.means.state_dict(),
-            "rng": _rng_state(),
+            "rng": states[0],
+            "rng_of_ranks": states,
         }
-        save_checkpoint(self.folder / "last.pt", content)
-
-    def _not_finite(self, values: dict[str, float], batch: Batch) -> UserError:
-        names = [self.data.image_name(index) for index in batch.index.tolist()]
-        culprits = ", ".join(f"{name} {value}" for name, value in values.items() if not math.isfinite(value))
-        place = {"epoch": self.position.epoch + 1, "batch": self.position.batch, "step": self.position.step}
-        listing = self.folder / "nonfinite_batch.json"
-        write_json(listing, {**place, "terms": {k: str(v) for k, v in values.items()}, "images": names})
-        return UserError(
-            f"The loss is not finite ({culprits}) at epoch {place['epoch']}, batch {place['batch']}: {names[0]} and "
-            f"{len(names) - 1} more images, listed in {listing}. The last checkpoint is from before it. Lower optim.lr "
-            f"or the term's weight, or set train.clip_norm, and --resume."
-        )
-
-
-def _rng_state() -> dict[str, Any]:
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-    return {"cpu": torch.get_rng_state(), "cuda": cuda}
-
-
-def _restore_rng(state: dict[str, Any]) -> None:
-    torch.set_rng_state(state["cpu"])
-    if state["cuda"] and len(state["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(state["cuda"])
+        if rank() == 0:
+            save_checkpoint(self.folder / "last.pt", content)

@@ -12,6 +12,9 @@ PML's ``DistributedLossWrapper(loss)`` does too, if all batches are of one size 
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Collection, Iterator
+from contextvars import ContextVar
 from typing import Any, cast
 
 import torch
@@ -19,17 +22,40 @@ from torch import Tensor
 from torch import distributed as dist
 from torch.autograd.function import once_differentiable
 
+from reid_cckd.batch import Output
+
+_whole: ContextVar[bool] = ContextVar("_whole", default=False)
+
 
 def gather_rows(rows: Tensor) -> Tensor:
     """The rows of all processes, in order of rank, (sum of n_r, ...); the input itself outside of a distributed run.
 
     Batches may differ in length, be empty too. Every process must call it, and its backward. Gradients flow back to
     the process that a row came from, summed over the losses of all processes: where each computes the same loss of
-    all rows, DistributedDataParallel's mean over processes is then exactly the gradient of that loss.
+    all rows, DistributedDataParallel's mean over processes is then exactly the gradient of that loss. Under
+    `rows_are_whole` it is the identity.
     """
-    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+    alone = not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1
+    if alone or _whole.get():
         return rows
     return cast(Tensor, _GatherRows.apply(rows))
+
+
+def gather_output(output: Output, stages: Collection[str]) -> Output:
+    """The named stages of all processes; the others are left out."""
+    named = output._asdict().items()
+    gathered = (gather_rows(rows) if name in stages and rows is not None else None for name, rows in named)
+    return Output(*gathered)  # type: ignore[arg-type]
+
+
+@contextlib.contextmanager
+def rows_are_whole() -> Iterator[None]:
+    """A context in which the rows at hand are those of all processes already: losses that remember gather nothing."""
+    token = _whole.set(True)
+    try:
+        yield
+    finally:
+        _whole.reset(token)
 
 
 class _GatherRows(torch.autograd.Function):

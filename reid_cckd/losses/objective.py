@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from reid_cckd.batch import Output
+from reid_cckd.losses.distributed import gather_output, gather_rows, rows_are_whole
 from reid_cckd.losses.precision import at_least_float32, full_precision
 
 Stage = Literal["embedding", "neck", "logits", "feature_map"]
@@ -72,12 +73,16 @@ class Share:
 class Objective(nn.Module):
     """L = sum of weight x term, such as alpha CE + (1 - alpha) KD + beta CC (Peng et al., ICCV 2019, eq. 9).
 
+    ``gather``: in a distributed run every process computes the loss of the rows of all (see `gather_rows`), so that a
+    batch that is split over processes gives the losses and gradients of the whole batch.
+
     Raises:
         ValueError: no terms, or two of one name; in the call, a term that lacks the teacher or the stage it needs.
     """
 
-    def __init__(self, terms: Sequence[Term]) -> None:
+    def __init__(self, terms: Sequence[Term], gather: bool = False) -> None:
         super().__init__()
+        self.gather = gather
         names = [term.name for term in terms]
         if not names or len(set(names)) < len(names) or "loss" in names:
             raise ValueError(f"terms: expected one or more of different names, none of them 'loss', got {names}")
@@ -97,17 +102,33 @@ class Objective(nn.Module):
         ``progress``: fraction of the training that is done. ``index``: (N,) rows of the images, for losses that
         remember them.
         """
-        values: dict[str, Tensor] = {}
-        total: Tensor | None = None
-        for term in self.terms:
-            weight = term.weight_at(progress)
-            if weight:
-                values[term.name] = _value(term, student, labels, teacher, index)
-                weighted = weight * values[term.name]
-                total = weighted if total is None else total + weighted
-        if total is None:
-            total = student.neck.sum() * 0.0  # every ramp is still at 0: nothing is learned in this step
-        return {"loss": total, **values}
+        weights = {term.name: weight for term in self.terms if (weight := term.weight_at(progress))}
+        if not weights:
+            return {"loss": student.neck.sum() * 0.0}  # every ramp is still at 0: nothing is learned in this step
+        active = [term for term in self.terms if term.name in weights]
+        values = self._values(active, student, labels, teacher, index)
+        return {"loss": _sum([weights[name] * value for name, value in values.items()]), **values}
+
+    def _values(
+        self,
+        terms: Sequence[Term],
+        student: Output,
+        labels: Tensor,
+        teacher: Output | None,
+        index: Tensor | None,
+    ) -> dict[str, Tensor]:
+        """The terms of the batch, or of the batches of all processes together."""
+        if not self.gather:
+            return {term.name: _value(term, student, labels, teacher, index) for term in terms}
+        stages = {term.on for term in terms}
+        student, teacher = gather_output(student, stages), None if teacher is None else gather_output(teacher, stages)
+        labels, index = gather_rows(labels), None if index is None else gather_rows(index)
+        with rows_are_whole():
+            return {term.name: _value(term, student, labels, teacher, index) for term in terms}
+
+    def stages(self, progress: float) -> set[str]:
+        """Where in the network the terms look that have a weight after a fraction of the training."""
+        return {term.on for term in self.terms if term.weight_at(progress)} or {"neck"}
 
     def weights(self, progress: float) -> dict[str, float]:
         """Each term's weight after a fraction of the training."""
@@ -128,10 +149,10 @@ class Objective(nn.Module):
         """
         weights, was_training = self.weights(progress), self.training
         self.eval()  # losses with a memory look without remembering
-        values = {term.name: _value(term, student, labels, teacher, index) for term in self.terms}
+        values = self._values(self.terms, student, labels, teacher, index)
         self.train(was_training)
         weighted = {name: weights[name] * value for name, value in values.items()}
-        norms = {name: _gradient_norm(value, student) for name, value in weighted.items()}
+        norms = {name: _gradient_norm(value, student, self.gather) for name, value in weighted.items()}
         sizes = {name: abs(float(value.detach())) for name, value in weighted.items()}
         return [
             Share(
@@ -144,6 +165,13 @@ class Objective(nn.Module):
             )
             for name in values
         ]
+
+
+def _sum(values: list[Tensor]) -> Tensor:
+    total = values[0]
+    for value in values[1:]:
+        total = total + value
+    return total
 
 
 def _value(term: Term, student: Output, labels: Tensor, teacher: Output | None, index: Tensor | None) -> Tensor:
@@ -173,8 +201,12 @@ def _part(value: float, everything: dict[str, float]) -> float:
     return value / total if total else 0.0
 
 
-def _gradient_norm(value: Tensor, student: Output) -> float:
+def _gradient_norm(value: Tensor, student: Output, gather: bool) -> float:
     if not value.requires_grad:
         return 0.0
     (gradient,) = torch.autograd.grad(value, [student.embedding], retain_graph=True, allow_unused=True)
-    return 0.0 if gradient is None else float(gradient.norm())
+    norm = value.new_zeros(1) if gradient is None else gradient.detach().norm().reshape(1)
+    if gather:  # each process holds its own rows' gradient, summed over the equal losses of all processes
+        norms = gather_rows(norm)
+        norm = norms.norm() / len(norms)
+    return float(norm)
