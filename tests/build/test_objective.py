@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import re
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +13,7 @@ import torch
 
 from reid_cckd.batch import Output
 from reid_cckd.build import Loaded, build_objective
-from reid_cckd.config import Config, config_from_dict
+from reid_cckd.config import Config, config_from_dict, load_config
 from reid_cckd.errors import ConfigError
 from reid_cckd.losses import LABEL_LOSSES, LOSSES, MMD, Bilinear, CorrelationCongruenceLoss, Objective, correlation
 from reid_cckd.models import Embedder
@@ -218,3 +220,14 @@ def test_the_memory_stays_empty_until_training() -> None:
     assert isinstance(loss, CorrelationCongruenceLoss)
     assert loss.memory is not None
     assert len(loss.memory) == 0
+
+
+def test_the_configuration_in_the_documentation_builds(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "losses.md").read_text(encoding="utf-8")
+    (section,) = (part for part in re.findall(r"```yaml\n(.*?)```", text, flags=re.DOTALL) if "terms:" in part)
+    rest = "output: x\ndata: {root: x}\nmodel: {backbone: resnet10t}\nteacher: {checkpoint: x.pt}\n"
+    (tmp_path / "run.yaml").write_text(rest + section)
+    config = load_config(tmp_path / "run.yaml")
+    teacher = Loaded(network(12, role="teacher"), config, CLASSES, "")
+    objective = build_objective(config, CLASSES, network(12), teacher, IMAGES)
+    assert objective.weights(0).keys() == {"ce", "kd", "cc", "mimic", "arc", "triplet"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -186,3 +187,9 @@ def test_the_state_can_be_carried_over(name: str) -> None:
     again.load_state_dict(loss.state_dict())
     values = [call(name, module, student, teacher).item() for module in (loss, again)]
     assert values[0] == values[1]
+
+
+def test_every_loss_is_documented() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "losses.md").read_text(encoding="utf-8")
+    for name, loss in LOSSES.items():
+        assert f"| `{name}` | `{loss.__name__}` |" in text
