@@ -7,12 +7,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from reid_cckd import config as configuration
 from reid_cckd.config import hint
-from reid_cckd.data import LAYOUTS, ImageDataset, Manifest, build_augment, collate, limit_threads
+from reid_cckd.data import (
+    LAYOUTS,
+    DeviceImages,
+    ImageDataset,
+    Manifest,
+    build_augment,
+    build_batched_augment,
+    collate,
+    limit_threads,
+)
 from reid_cckd.errors import ConfigError
 
 PROBED = 1000  # files whose length goes into a fingerprint
@@ -43,16 +53,26 @@ def image_dataset(
         manifest,
         labels,
         data.image_size,
-        augment=build_augment(data.augment, data.image_size) if augment else None,
+        augment=build_augment(data.augment, data.image_size) if augment and data.cache != "device" else None,
         seed=seed,
         on_bad_image=data.on_bad_image,
-        cache=data.cache,
+        cache="memory" if data.cache == "device" else data.cache,
         cache_dir=Path(data.cache_dir) if data.cache_dir else None,
         views=views,
     )
     for bad in dataset.bad:
         print(f"skipped, damaged: {manifest.path(bad.row)}: {bad.reason}")
     return dataset
+
+
+def device_images(dataset: ImageDataset, data: configuration.Data, seed: int, device: torch.device) -> DeviceImages:
+    """The images of a data set, decoded and moved to the device, with the augmentation of ``data``."""
+    augment = build_batched_augment(data.augment, data.image_size, seed)
+    try:
+        return DeviceImages(dataset.decoded, dataset.labels, device, augment)
+    except torch.OutOfMemoryError as error:
+        need = dataset.decoded.nbytes / 1e6
+        raise ConfigError(f"data.cache: {need:,.0f} MB of images do not fit on {device}; set cache: memory.") from error
 
 
 def plain_loader(dataset: ImageDataset, batch_size: int, workers: int, start: int = 0) -> DataLoader[Any]:

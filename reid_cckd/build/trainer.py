@@ -10,14 +10,14 @@ from timm.utils import ModelEmaV3
 from torch import nn
 
 from reid_cckd import config as configuration
-from reid_cckd.build.data import image_dataset
+from reid_cckd.build.data import device_images, image_dataset
 from reid_cckd.build.networks import Loaded, build_network, precision
 from reid_cckd.build.objective import build_objective
 from reid_cckd.build.sampling import build_sampler
 from reid_cckd.build.teaching import build_teacher
 from reid_cckd.config import Config
-from reid_cckd.data import Manifest, collate, limit_threads
-from reid_cckd.engine import Feed, Trainer, create_optimizer, create_schedule, rank, world_size
+from reid_cckd.data import ImageDataset, Manifest, collate, limit_threads
+from reid_cckd.engine import DirectFeed, Feed, Trainer, create_optimizer, create_schedule, rank, world_size
 from reid_cckd.errors import ConfigError
 from reid_cckd.models import Embedder, Teacher
 
@@ -51,15 +51,7 @@ def build_trainer(
     student = _prepared(build_network(config, len(classes)), config, device)
     frozen = None if teacher is None else Teacher(teacher.network).to(device)
     objective = build_objective(config, classes.tolist(), student, teacher, len(manifest)).to(device)
-    feed = Feed(
-        dataset,
-        _divisible(build_sampler(config, dataset, frozen, device)),
-        collate,
-        name_of=lambda row: str(dataset.manifest.path(row)),
-        workers=config.data.workers,
-        pin_memory=device.type == "cuda",
-        worker_init=limit_threads,
-    )
+    feed = _feed(config, dataset, _divisible(build_sampler(config, dataset, frozen, device)), device)
     if rank() > 0:  # networks begin alike on all processes, but dropout does not go on alike
         torch.manual_seed(config.seed + rank())
     optim = config.optim
@@ -118,6 +110,18 @@ def _divisible(sampler: Any) -> Any:
             f"others, and 2 or more. Change the sampler's numbers, or the number of processes."
         )
     return sampler
+
+
+def _feed(config: Config, dataset: ImageDataset, sampler: Any, device: torch.device) -> Feed | DirectFeed:
+    """Batches by workers, or on the device itself."""
+
+    def name_of(row: int) -> str:
+        return str(dataset.manifest.path(row))
+
+    if config.data.cache == "device":
+        return DirectFeed(device_images(dataset, config.data, config.seed, device).batch, sampler, name_of)
+    pin = device.type == "cuda"
+    return Feed(dataset, sampler, collate, name_of, config.data.workers, pin_memory=pin, worker_init=limit_threads)
 
 
 def _average(student: nn.Module, decay: float | None) -> ModelEmaV3 | None:

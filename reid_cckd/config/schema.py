@@ -29,7 +29,7 @@ class Data:
     image_size: tuple[int, int] = (256, 128)  # height, width
     use_val: bool = True  # MSMT17: train on list_train + list_val, as its protocol does
     augment: str | list[Any] = "reid"  # "reid", "none", or a list of albumentations transforms
-    cache: Literal["none", "memory", "packed"] = "none"
+    cache: Literal["none", "memory", "packed", "device"] = "none"  # device: augmented there, batch by batch
     cache_dir: str | None = None  # of `packed`; null: .packed beside the data
     on_bad_image: Literal["error", "skip"] = "error"
     workers: int = 2
@@ -204,6 +204,7 @@ class Config:
         yield from _ranges(self)
         yield from _teacher_contradictions(self)
         yield from _task_contradictions(self.evaluation)
+        yield from _device_contradictions(self)
         yield from _term_contradictions(self)
         if self.optim.schedule == "multistep" and not self.optim.milestones:
             yield "optim.milestones", "the multistep schedule needs its epochs, for example [40, 70]"
@@ -316,6 +317,11 @@ def _cache_contradictions(config: Config, teacher: Teacher) -> Iterator[tuple[st
             )
     if teacher.mode == "views" and config.data.augment in ("none", [], ()):
         yield "teacher.mode", "without data.augment all views are the same; set mode: clean"
+
+
+def _device_contradictions(config: Config) -> Iterator[tuple[str, str]]:
+    if config.data.cache == "device" and config.teacher is not None and config.teacher.mode == "views":
+        yield "teacher.mode", "views are made of single images, data.cache: device draws others; set one of the two"
 
 
 def _task_contradictions(evaluation: Evaluation) -> Iterator[tuple[str, str]]:

@@ -1,11 +1,13 @@
 """Images on disk: layouts, decoding, augmentation, caching, checking and synthetic pedestrians."""
 
 from reid_cckd.data.augment import Augment, build_augment, limit_threads
+from reid_cckd.data.batched import BatchedAugment, build_batched_augment
 from reid_cckd.data.check import CheckReport, check_manifest
 from reid_cckd.data.dataset import ImageDataset, collate
 from reid_cckd.data.images import BadImage, DamagedImageError, read_image
 from reid_cckd.data.layouts import LAYOUTS, read_market1501, read_msmt17
 from reid_cckd.data.manifest import ROLES, UNLABELLED, Counts, Manifest
+from reid_cckd.data.on_device import DeviceImages
 from reid_cckd.data.pairs import Pairs, read_pairs
 from reid_cckd.data.sources import Source
 from reid_cckd.data.superclasses import read_superclasses
@@ -17,14 +19,17 @@ __all__ = [
     "UNLABELLED",
     "Augment",
     "BadImage",
+    "BatchedAugment",
     "CheckReport",
     "Counts",
     "DamagedImageError",
+    "DeviceImages",
     "ImageDataset",
     "Manifest",
     "Pairs",
     "Source",
     "build_augment",
+    "build_batched_augment",
     "check_manifest",
     "collate",
     "ensure_pedestrians",

@@ -40,9 +40,20 @@ def reid_colour_preset(height: int, width: int) -> list[dict[str, Any]]:
     return [*geometry, {"ColorJitter": jitter}, erasing]
 
 
+def cifar_preset(height: int, width: int) -> list[dict[str, Any]]:
+    """The custom of CIFAR: pad (4 pixels at 32 x 32, in proportion else) and crop, flip."""
+    padding = [max(1, round(width / 8)), max(1, round(height / 8))]
+    return [
+        {"Pad": {"padding": padding}},
+        {"RandomCrop": {"height": height, "width": width}},
+        {"HorizontalFlip": {"p": 0.5}},
+    ]
+
+
 PRESETS: dict[str, Callable[[int, int], list[dict[str, Any]]]] = {
     "reid": reid_preset,
     "reid_colour": reid_colour_preset,
+    "cifar": cifar_preset,
 }
 
 
@@ -117,7 +128,7 @@ def _transforms(library: ModuleType, spec: Spec, size: tuple[int, int]) -> list[
 
 
 def _transform(library: ModuleType, entry: str | Mapping[str, Any], size: tuple[int, int]) -> Any:
-    name, arguments = _name_and_arguments(entry)
+    name, arguments = name_and_arguments(entry)
     factory = _known(library).get(name)
     if factory is None:
         names = [*_known(library), *PRESETS]
@@ -138,7 +149,8 @@ def _transform(library: ModuleType, entry: str | Mapping[str, Any], size: tuple[
         raise ConfigError(f"augment: {name} refuses {dict(arguments)}: {reason}. Correct its arguments.") from error
 
 
-def _name_and_arguments(entry: str | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+def name_and_arguments(entry: str | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """``"Name"`` or ``{"Name": {argument: value}}`` taken apart; ConfigError for anything else."""
     if isinstance(entry, str):
         return entry, {}
     if isinstance(entry, Mapping) and len(entry) == 1:

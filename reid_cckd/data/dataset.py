@@ -83,6 +83,15 @@ class ImageDataset(Dataset[Item]):
         """Draw other augmentations; reaches workers that already run."""
         self._epoch.fill_(epoch)
 
+    @property
+    def decoded(self) -> Tensor:
+        """(N, H, W, 3) uint8: all images, which ``cache="memory"`` or "packed" keeps."""
+        if self._packed is not None:
+            return torch.from_numpy(np.array(self._packed.pixels[self._rows]))
+        if self._pixels is None:
+            raise ValueError("no decoded images are kept: cache is 'none'")
+        return self._pixels
+
     def without_augment(self) -> ImageDataset:
         """The same images as they are; what is decoded in memory is shared."""
         plain = copy.copy(self)

@@ -7,7 +7,7 @@ from reid_cckd.engine.device import autocast, pick_device
 from reid_cckd.engine.distributed import check_alike, local_device, on_rank_zero, processes, rank, world_size
 from reid_cckd.engine.embeddings import Embeddings, is_embeddings
 from reid_cckd.engine.extract import On, embed_batch, extract, extract_to
-from reid_cckd.engine.feed import Feed
+from reid_cckd.engine.feed import DirectFeed, Feed
 from reid_cckd.engine.interrupt import Interrupted
 from reid_cckd.engine.optim import create_optimizer, create_schedule
 from reid_cckd.engine.protocols import TrainingData
@@ -19,6 +19,7 @@ from reid_cckd.engine.trainer import Position, Trainer
 __all__ = [
     "STALE",
     "CachedTeacher",
+    "DirectFeed",
     "Embeddings",
     "Feed",
     "Interrupted",

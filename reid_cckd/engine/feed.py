@@ -49,6 +49,29 @@ class Share:
 
 
 @dataclass(frozen=True)
+class DirectFeed:
+    """`TrainingData` whose ``fetch(rows, epoch)`` makes a batch at once, such as of images that lie on the device."""
+
+    fetch: Callable[[list[int], int], Batch]
+    sampler: EpochSampler
+    name_of: Callable[[int], str]
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+    def batches(self, epoch: int, start: int) -> Iterator[Batch]:
+        """The batches of an epoch from number ``start`` on."""
+        self.sampler.set_epoch(epoch)
+        self.sampler.load_state_dict(self.sampler.state_dict(batches=start))
+        for rows in Share(self.sampler, rank(), world_size()):
+            yield self.fetch(rows, epoch)
+
+    def image_name(self, index: int) -> str:
+        """The path of an image, for messages."""
+        return self.name_of(index)
+
+
+@dataclass(frozen=True)
 class Feed:
     """`TrainingData` over a map-style data set; what is in a batch never depends on the number of workers.
 

@@ -1,0 +1,203 @@
+"""Augmentation of whole batches where the images lie: the common transforms, written as in albumentations' YAML."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from reid_cckd.data.augment import PRESETS, Spec, name_and_arguments
+from reid_cckd.errors import ConfigError, did_you_mean
+
+_WRAP = 2**64
+# Steele, Lea and Flood's SplitMix64 (OOPSLA 2014): increment and multipliers, as signed numbers.
+_GOLDEN, _FIRST, _SECOND = (value - _WRAP for value in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
+
+
+def uniform(seed: int, epoch: int, index: Tensor, repeat: Tensor, draws: int) -> Tensor:
+    """(N, draws) numbers in [0, 1) of 24 bits, a function of the arguments alone: the same on any device.
+
+    ``index``, ``repeat``: (N,) int64.
+    """
+    state = torch.full_like(index, seed)
+    for part in (torch.full_like(index, epoch), index, repeat):
+        state = _mixed(state * _GOLDEN + part)
+    counter = torch.arange(1, draws + 1, device=index.device) * _GOLDEN
+    return ((_mixed(state[:, None] + counter) >> 40) & (2**24 - 1)).float() / 2**24
+
+
+def _mixed(state: Tensor) -> Tensor:
+    """SplitMix64's scrambling; the masks make arithmetic shifts logical."""
+    state = (state ^ ((state >> 30) & (2**34 - 1))) * _FIRST
+    state = (state ^ ((state >> 27) & (2**37 - 1))) * _SECOND
+    return state ^ ((state >> 31) & (2**33 - 1))
+
+
+class Step(Protocol):
+    """One transform of (N, 3, H, W) uint8 images that consumes ``draws`` uniform numbers an image."""
+
+    @property
+    def draws(self) -> int: ...
+    def __call__(self, images: Tensor, chance: Tensor) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class HorizontalFlip:
+    """Mirror with probability ``p``."""
+
+    p: float = 0.5
+    draws = 1
+
+    def __call__(self, images: Tensor, chance: Tensor) -> Tensor:
+        return torch.where((chance[:, 0] < self.p)[:, None, None, None], images.flip(-1), images)
+
+
+@dataclass(frozen=True)
+class Pad:
+    """A border of ``padding`` pixels: one number, or (left and right, top and bottom)."""
+
+    padding: int | Sequence[int] = 0
+    fill: int = 0
+    draws = 0
+
+    def __call__(self, images: Tensor, chance: Tensor) -> Tensor:
+        x, y = (self.padding, self.padding) if isinstance(self.padding, int) else self.padding
+        return functional.pad(images, (x, x, y, y), value=self.fill)
+
+
+@dataclass(frozen=True)
+class RandomCrop:
+    """A part of ``height`` x ``width`` from anywhere."""
+
+    height: int
+    width: int
+    draws = 2
+
+    def __call__(self, images: Tensor, chance: Tensor) -> Tensor:
+        windows = images.unfold(2, self.height, 1).unfold(3, self.width, 1)  # a view: no pixel is copied
+        rows, columns = (
+            (chance[:, i] * windows.shape[2 + i]).long().clamp(max=windows.shape[2 + i] - 1) for i in (0, 1)
+        )
+        return windows[torch.arange(len(images), device=images.device), :, rows, columns]
+
+
+@dataclass(frozen=True)
+class Erasing:
+    """With probability ``p`` fill a box of ``scale`` of the area and ``ratio`` of height to width, cut to the image."""
+
+    scale: Sequence[float] = (0.02, 0.33)
+    ratio: Sequence[float] = (0.3, 3.3)
+    fill: int | Sequence[int] = 0
+    p: float = 0.5
+    draws = 5
+
+    def __call__(self, images: Tensor, chance: Tensor) -> Tensor:
+        height, width = images.shape[-2:]
+        area = (self.scale[0] + chance[:, 1] * (self.scale[1] - self.scale[0])) * height * width
+        low, high = torch.tensor(self.ratio).log().tolist()
+        ratio = torch.exp(low + chance[:, 2] * (high - low))
+        sides = (area * ratio).sqrt().round().clamp(1, height), (area / ratio).sqrt().round().clamp(1, width)
+        return _filled(images, *sides, chance[:, 3:], self.fill, chance[:, 0] < self.p)
+
+
+@dataclass(frozen=True)
+class CoarseDropout:
+    """Cutout: with probability ``p`` fill one box, whose sides are drawn from ranges in pixels."""
+
+    hole_height_range: Sequence[int] = (8, 8)
+    hole_width_range: Sequence[int] = (8, 8)
+    num_holes_range: Sequence[int] = (1, 1)
+    fill: int | Sequence[int] = 0
+    p: float = 0.5
+    draws = 5
+
+    def __post_init__(self) -> None:
+        if tuple(self.num_holes_range) != (1, 1):
+            raise TypeError("num_holes_range is [1, 1] on the device")
+
+    def __call__(self, images: Tensor, chance: Tensor) -> Tensor:
+        ranges = (self.hole_height_range, self.hole_width_range)
+        sides = [low + (chance[:, 1 + i] * (high - low + 1)).floor() for i, (low, high) in enumerate(ranges)]
+        return _filled(images, sides[0], sides[1], chance[:, 3:], self.fill, chance[:, 0] < self.p)
+
+
+STEPS: dict[str, Any] = {kind.__name__: kind for kind in (HorizontalFlip, Pad, RandomCrop, Erasing, CoarseDropout)}
+
+
+@dataclass(frozen=True)
+class BatchedAugment:
+    """Transforms of a batch, in order; what happens to an image depends on (seed, epoch, index, repeat) alone."""
+
+    steps: tuple[Step, ...]
+    seed: int = 0
+
+    def __call__(self, images: Tensor, index: Tensor, epoch: int, repeat: Tensor) -> Tensor:
+        """``images``: (N, 3, H, W) uint8; ``index``, ``repeat``: (N,) int64 on the same device."""
+        chance = uniform(self.seed, epoch, index, repeat, sum(step.draws for step in self.steps))
+        for step in self.steps:
+            images = step(images, chance[:, : step.draws])
+            chance = chance[:, step.draws :]
+        return images
+
+
+def build_batched_augment(spec: Spec | None, image_size: tuple[int, int], seed: int) -> BatchedAugment | None:
+    """`build_augment` for images on the device: the same list or preset, made of the transforms in `STEPS`.
+
+    Raises:
+        ConfigError: a transform or argument that there is not here, or a pipeline that changes the size of an image.
+    """
+    if not spec or spec == "none":
+        return None
+    augment = BatchedAugment(tuple(_steps(spec, image_size)), seed)
+    zero = torch.zeros(1, dtype=torch.int64)
+    try:
+        result = augment(torch.zeros(1, 3, *image_size, dtype=torch.uint8), zero, 0, zero)
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise ConfigError(f"data.augment fails on an image of {image_size[0]} x {image_size[1]}: {error}.") from error
+    if result.shape[2:] != image_size:
+        raise ConfigError(
+            f"data.augment turns {image_size} into {tuple(result.shape[2:])}; end with a RandomCrop to data.image_size."
+        )
+    return augment
+
+
+def _steps(spec: Spec, size: tuple[int, int]) -> list[Step]:
+    steps: list[Step] = []
+    for entry in [spec] if isinstance(spec, str) else spec:
+        if isinstance(entry, str) and entry in PRESETS:
+            steps += _steps(PRESETS[entry](*size), size)
+        else:
+            steps.append(_step(entry))
+    return steps
+
+
+def _step(entry: str | Mapping[str, Any]) -> Step:
+    name, arguments = name_and_arguments(entry)
+    if name not in STEPS:
+        raise ConfigError(
+            f"data.augment: {name!r} does not run on the device.{did_you_mean(name, STEPS)} These do: "
+            f"{', '.join(STEPS)}. For any other set data.cache: memory."
+        )
+    try:
+        step: Step = STEPS[name](**arguments)
+    except TypeError as error:
+        raise ConfigError(f"data.augment: {name} on the device refuses {arguments}: {error}.") from error
+    return step
+
+
+def _filled(
+    images: Tensor, heights: Tensor, widths: Tensor, chance: Tensor, fill: int | Sequence[int], chosen: Tensor
+) -> Tensor:
+    """A box in each chosen image, its place drawn by ``chance`` (N, 2) so that it lies inside."""
+    masks = []
+    for axis, (sides, size) in enumerate(((heights, images.shape[-2]), (widths, images.shape[-1]))):
+        start = (chance[:, axis] * (size - sides + 1)).floor()[:, None]
+        place = torch.arange(size, device=images.device)
+        masks.append((place >= start) & (place < start + sides[:, None]))
+    box = (masks[0][:, None, :, None] & masks[1][:, None, None, :]) & chosen[:, None, None, None]
+    colour = torch.tensor(fill, dtype=torch.uint8, device=images.device).expand(3).view(1, 3, 1, 1)
+    return torch.where(box, colour, images)

@@ -1,0 +1,45 @@
+"""A whole set on the device that trains: batches are gathered and augmented there, without workers or copies."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from reid_cckd.batch import Batch
+from reid_cckd.data.batched import BatchedAugment
+
+
+class DeviceImages:
+    """N decoded images as one (N, 3, H, W) uint8 tensor on ``device``.
+
+    ``pixels``: (N, H, W, 3) uint8, as decoding leaves them. ``labels``: (N,) int64.
+    """
+
+    def __init__(
+        self, pixels: Tensor, labels: NDArray[np.int64], device: torch.device, augment: BatchedAugment | None
+    ) -> None:
+        self.images = pixels.permute(0, 3, 1, 2).to(device).contiguous()
+        self.labels, self.augment, self.device = torch.from_numpy(labels).to(device), augment, device
+
+    def batch(self, rows: Sequence[int], epoch: int) -> Batch:
+        """The images of these rows as they look in this epoch; a row that is repeated looks different each time."""
+        index = torch.tensor(rows, device=self.device)
+        images = self.images[index]
+        if self.augment is not None:
+            images = self.augment(images, index, epoch, torch.tensor(_repeats(rows), device=self.device))
+        return Batch(images, self.labels[index], index)
+
+
+def _repeats(rows: Sequence[int]) -> list[int]:
+    """How often each row came before."""
+    seen: Counter[int] = Counter()
+    found = []
+    for row in rows:
+        found.append(seen[row])
+        seen[row] += 1
+    return found
