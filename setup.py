@@ -6,7 +6,7 @@ from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
 GPU_WHEELS = "sys_platform == 'linux' and platform_machine == 'x86_64'"  # faiss-gpu has no others
-TEST = ["pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6.100", "scikit-learn>=1.4"]
+TEST = ["pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6.100", "scikit-learn>=1.4", "lightning>=2.4", "accelerate>=1.0"]
 DEV = [*TEST, "ruff>=0.6", "mypy>=1.11", "types-PyYAML"]
 
 setup(
