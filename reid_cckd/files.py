@@ -39,6 +39,12 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def remove_unfinished(folder: str | os.PathLike[str]) -> None:
+    """Delete what killed processes left half written in a folder that nobody writes to now."""
+    for path in Path(folder).glob(".*.part"):
+        path.unlink(missing_ok=True)
+
+
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
     """Write ``value`` as readable JSON, atomically; NaN is refused because JSON has none."""
     text = json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False)

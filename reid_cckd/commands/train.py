@@ -27,7 +27,7 @@ from reid_cckd.engine import (
     rank,
 )
 from reid_cckd.errors import ConfigError
-from reid_cckd.files import atomic_path
+from reid_cckd.files import atomic_path, remove_unfinished
 from reid_cckd.models import Embedder, Guess, Teacher
 from reid_cckd.report import training_curves
 
@@ -86,6 +86,7 @@ def train(config: Config, resume: bool = False, balance: bool = False) -> Path:
         settings = _flat(to_dict(config)).items()
         check_alike({key: repr(value) for key, value in settings if key not in FREE_ON_RESUME})
         if speaks:
+            remove_unfinished(folder)
             _write_config(config, folder)
         trainer, judge = _prepare(config, device)
         trainer.show_balance = print_balance if balance else None

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
+import random
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +21,7 @@ from reid_cckd.batch import Batch
 from reid_cckd.engine import Feed, load_checkpoint, save_checkpoint
 from reid_cckd.engine.interrupt import StopRequest
 from reid_cckd.errors import UserError
+from reid_cckd.files import remove_unfinished
 
 
 class Numbers:
@@ -70,6 +74,22 @@ def test_a_full_disk_leaves_the_last_checkpoint(tmp_path: Path, monkeypatch: pyt
         save_checkpoint(path, {"model": {"w": torch.zeros(3)}})
     monkeypatch.undo()
     assert torch.equal(load_checkpoint(path)["model"]["w"], torch.arange(3.0))
+    assert [entry.name for entry in tmp_path.iterdir()] == ["last.pt"]
+
+
+def test_kills_while_writing_leave_whole_checkpoints(tmp_path: Path) -> None:
+    path, chance = tmp_path / "last.pt", random.Random(0)
+    save_checkpoint(path, {"model": {"w": torch.zeros(50_000)}})
+    for _ in range(10):
+        child = os.fork()
+        if child == 0:
+            for number in itertools.count(1):
+                save_checkpoint(path, {"model": {"w": torch.full((50_000,), float(number))}})
+        time.sleep(chance.uniform(0, 0.03))
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        assert len(load_checkpoint(path)["model"]["w"].unique()) == 1
+    remove_unfinished(tmp_path)
     assert [entry.name for entry in tmp_path.iterdir()] == ["last.pt"]
 
 
