@@ -15,6 +15,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 from torch import distributed as dist
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
 from reid_cckd.errors import ConfigError, DataError
 
@@ -76,12 +78,14 @@ def local_device(device: torch.device) -> torch.device:
 
 def _connect(device: torch.device) -> None:
     place = f"{os.environ.get('MASTER_ADDR', '?')}:{os.environ.get('MASTER_PORT', '?')}"
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
     try:
-        if device.type == "cuda":
-            torch.cuda.set_device(device)
-            dist.init_process_group("cpu:gloo,cuda:nccl", timeout=PATIENCE)
-        else:
-            dist.init_process_group("gloo", timeout=PATIENCE)
+        store, number, count = next(rendezvous("env://", timeout=PATIENCE))
+        # torchrun's store outlives a restart, and with it the addresses of the processes that were lost
+        attempt = PrefixStore(f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+        dist.init_process_group(backend, store=attempt, rank=number, world_size=count, timeout=PATIENCE)
     except (RuntimeError, ValueError, OSError) as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(
