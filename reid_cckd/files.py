@@ -29,14 +29,23 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         _sync(temporary)
         os.replace(temporary, target)
         _sync(target.parent)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    except (OSError, RuntimeError) as error:
+        if is_full_disk(error):
             raise UserError(
                 f"No space left to write {target}; what was there is untouched. Free space and resume."
             ) from error
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def is_full_disk(error: BaseException | None) -> bool:
+    """Whether an error says that no space is left; torch hides the one that does behind a RuntimeError."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        error = error.__context__
+    return False
 
 
 def remove_unfinished(folder: str | os.PathLike[str]) -> None:

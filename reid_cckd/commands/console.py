@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 from reid_cckd.engine import Interrupted
 from reid_cckd.errors import UserError
+from reid_cckd.files import is_full_disk
 
 
 def run(
@@ -22,6 +23,12 @@ def run(
     except Interrupted as stop:
         print(f"\n{stop}", file=sys.stderr)
         return stop.exit_code
+    except OSError as error:
+        if not is_full_disk(error):
+            raise
+        where = f" to write {error.filename}" if error.filename else ""
+        print(f"\nerror: No space left{where}. Free space and give the same command again.", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("\nInterrupted.", file=sys.stderr)
         return 130

@@ -13,7 +13,7 @@ from reid_cckd.commands.console import make_parser, run
 from reid_cckd.commands.progress import progress
 from reid_cckd.data.megaface import TemplateList, folder_of, read_feature, read_lst, read_template_list, write_feature
 from reid_cckd.engine import Embeddings
-from reid_cckd.engine.embeddings import part_of
+from reid_cckd.engine.embeddings import create_vectors, part_of
 from reid_cckd.errors import DataError
 
 FROM_EXAMPLES = """\
@@ -49,9 +49,7 @@ def _from_devkit(arguments: argparse.Namespace) -> None:
     if output.exists():
         raise DataError(f"{output} exists already; choose another folder, or delete it.")
     width = len(read_feature(f"{arguments.root / listed.paths[0]}{arguments.suffix}"))
-    part_of(output).mkdir(parents=True, exist_ok=True)
-    shape = (count, width)
-    vectors = np.lib.format.open_memmap(part_of(output) / "vectors.npy", mode="w+", dtype=np.float32, shape=shape)
+    vectors = create_vectors(part_of(output), np.float32, (count, width))
     with progress("gather", "files") as show:
         for row, path in enumerate(listed.paths):
             vector = read_feature(f"{arguments.root / path}{arguments.suffix}")

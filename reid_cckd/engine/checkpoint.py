@@ -18,8 +18,8 @@ FORMAT = "reid_cckd/1"
 
 def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
     """Write plain values and tensors; the file is the old one or the new one, never half of one."""
-    with atomic_path(path) as temporary:
-        torch.save({"format": FORMAT, **content}, temporary)
+    with atomic_path(path) as temporary, temporary.open("wb") as file:  # of a name torch would not say what failed
+        torch.save({"format": FORMAT, **content}, file)
 
 
 def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> dict[str, Any]:

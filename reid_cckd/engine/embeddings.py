@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from reid_cckd.errors import DataError
 from reid_cckd.files import write_json
@@ -117,6 +117,15 @@ class Embeddings:
 def part_of(folder: Path) -> Path:
     """Where embeddings lie until they are complete."""
     return folder.with_name(folder.name + ".part")
+
+
+def create_vectors(part: Path, dtype: DTypeLike, shape: tuple[int, int]) -> np.memmap[Any, Any]:
+    """A map of a new vectors.npy at its full length: a full disk is an error now, and no bus error in the work."""
+    part.mkdir(parents=True, exist_ok=True)
+    vectors = np.lib.format.open_memmap(part / "vectors.npy", mode="w+", dtype=dtype, shape=shape)
+    with (part / "vectors.npy").open("r+b") as file:
+        os.posix_fallocate(file.fileno(), 0, vectors.offset + vectors.nbytes)
+    return vectors
 
 
 def is_embeddings(path: Path) -> bool:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from reid_cckd.batch import Batch, Output
-from reid_cckd.engine.embeddings import Embeddings, part_of
+from reid_cckd.engine.embeddings import Embeddings, create_vectors, part_of
 from reid_cckd.errors import DataError
 from reid_cckd.files import write_json
 
@@ -95,9 +95,7 @@ def extract_to(
             rows = embed(batch).numpy().astype(dtype, copy=False)
         _check_rows(rows, index.paths[done:])
         if vectors is None:
-            part.mkdir(parents=True, exist_ok=True)
-            shape = (total, rows.shape[1])
-            vectors = np.lib.format.open_memmap(part / "vectors.npy", mode="w+", dtype=dtype, shape=shape)
+            vectors = create_vectors(part, dtype, (total, rows.shape[1]))
         vectors[done : done + len(rows)] = rows
         vectors.flush()
         done += len(rows)

@@ -112,3 +112,12 @@ def test_a_second_control_c_acts_at_once(monkeypatch: pytest.MonkeyPatch) -> Non
         assert stop.signum == signal.SIGINT
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_a_checkpoint_that_finds_no_space_is_a_users_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_checkpoint(tmp_path / "last.pt", {"step": 1})
+    (tmp_path / "part").symlink_to("/dev/full")
+    monkeypatch.setattr(files, "_temporary_beside", lambda target: tmp_path / "part")
+    with pytest.raises(UserError, match=r"No space left to write .*last\.pt"):
+        save_checkpoint(tmp_path / "last.pt", {"step": 2, "model": torch.zeros(100_000)})
+    assert load_checkpoint(tmp_path / "last.pt")["step"] == 1
