@@ -35,13 +35,19 @@ def build_network(config: Config, num_classes: int | None, pretrained: bool = Tr
     return Embedder(
         model.backbone,
         image_size=config.data.image_size,
-        num_classes=num_classes,
+        num_classes=num_classes if _has_head(config.objective) else None,
         pretrained=model.pretrained if pretrained else False,
         options=model.options,
         pooling=model.pooling,
         embedding=model.embedding,
         neck=model.neck,
     )
+
+
+def _has_head(objective: configuration.Objective) -> bool:
+    """Whether anything looks at class scores; a million identities make a head that nothing trains a costly one."""
+    stages = {objective.correlate if objective.beta != 0 else "neck", *(term.on for term in objective.terms)}
+    return objective.cross_entropy or objective.alpha < 1 or "logits" in stages
 
 
 def load_network(path: str | Path) -> Loaded:

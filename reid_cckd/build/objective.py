@@ -70,7 +70,7 @@ def build_objective(
     objective, teaching = config.objective, config.teacher
     setting = Setting(classes, student, teacher, num_images, teaching is None or teaching.mode == "online")
     terms: dict[str, Term] = {}  # by their keys
-    if objective.alpha > 0:
+    if objective.alpha > 0 and objective.cross_entropy:
         with _blaming("objective.label_smoothing"):
             terms["objective.alpha"] = Term("ce", CrossEntropy(objective.label_smoothing), objective.alpha, "logits")
     if objective.alpha < 1:

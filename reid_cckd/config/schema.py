@@ -127,6 +127,7 @@ class Objective:
 
     alpha: float = 1.0
     beta: float | Ramp = 0.0
+    cross_entropy: bool = True  # false: a term takes the place of CE, such as a margin softmax
     label_smoothing: float = 0.0
     temperature: float = 4.0
     shared_classes: bool = False  # KD over the identities (by their ids) that teacher and training data share
@@ -320,6 +321,8 @@ def _cache_contradictions(config: Config, teacher: Teacher) -> Iterator[tuple[st
 
 
 def _device_contradictions(config: Config) -> Iterator[tuple[str, str]]:
+    if config.evaluation.task == "classification" and not config.objective.cross_entropy:
+        yield "objective.cross_entropy", "is what trains the class head that classification is judged by; leave it true"
     if config.data.cache == "device" and config.teacher is not None and config.teacher.mode == "views":
         yield "teacher.mode", "views are made of single images, data.cache: device draws others; set one of the two"
 

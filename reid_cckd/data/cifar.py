@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from reid_cckd.data.class_folders import read_class_folders
 from reid_cckd.data.folders import Tree, find_tree
 from reid_cckd.data.images import Pixels, resize
 from reid_cckd.data.manifest import Manifest
@@ -53,12 +54,16 @@ CIFAR100 = Cifar(
 def read_cifar(root: str | os.PathLike[str], *, kind: Cifar) -> Manifest:
     """The images of the official pickles: roles train and test; CIFAR-100's 20 coarse labels are superclasses.
 
-    ``root`` is the unpacked folder or the one above it.
+    ``root`` is the unpacked folder or the one above it, or holds the same images as files: ``train/CLASS/*`` and
+    ``test/CLASS/*``.
 
     Raises:
         DataError: a batch is missing, damaged, or holds something else than images and labels.
     """
-    home = _find(Path(root).expanduser(), kind)
+    base = Path(root).expanduser()
+    if (base / "train").is_dir() and not (base / kind.home).is_dir():
+        return read_class_folders(base, name=kind.name)
+    home = _find(base, kind)
     parts = [(role, file) for role, files in kind.batches.items() for file in files]
     source = Batches(home, kind)
     contents = [source.batch(file) for _, file in parts]

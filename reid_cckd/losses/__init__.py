@@ -11,6 +11,7 @@ from reid_cckd.losses.margin import AdaDistill, AdaFace
 from reid_cckd.losses.memory import PairMemory
 from reid_cckd.losses.naming import filled, loss_class, pml_loss, pml_miner
 from reid_cckd.losses.objective import Objective, Ramp, Share, Term
+from reid_cckd.losses.partial import PartialMargin
 from reid_cckd.losses.ranking import CSD, D3still, DarkRankHard, DarkRankSoft
 from reid_cckd.losses.relational import PKT, RKDAngle, RKDDistance, SimilarityPreserving
 from reid_cckd.losses.table import LABEL_LOSSES, LOSSES, STAGES
@@ -40,6 +41,7 @@ __all__ = [
     "HintonKD",
     "Objective",
     "PairMemory",
+    "PartialMargin",
     "RKDAngle",
     "RKDDistance",
     "Ramp",

@@ -77,7 +77,7 @@ class AdaDistill(nn.Module):
         super().__init__()
         if kind not in MARGINS:
             raise ValueError(f"kind: expected 'arc' or 'cos', got {kind!r}")
-        self.kind, self.scale, self.weighted = kind, _positive("scale", scale), weighted
+        self.kind, self.scale, self.weighted = kind, positive("scale", scale), weighted
         self.margin = MARGINS[kind] if margin is None else margin
         self.register_buffer("centres", 0.01 * torch.randn(num_classes, width))
 
@@ -90,7 +90,7 @@ class AdaDistill(nn.Module):
     ) -> Tensor:
         student, teacher = matched(embeddings, ref_emb, indices_tuple)
         same_width(student, teacher, "embeddings of one space")
-        labels = _checked(student, labels, *self.centres.shape)
+        labels = check_classes(student, labels, *self.centres.shape)
         with full_precision(student):
             units, targets = unit_rows(student), unit_rows(teacher)
             finite(units.detach().sum() + targets.sum(), student, teacher)  # no centre would recover from a NaN
@@ -155,7 +155,7 @@ class AdaFace(nn.Module):
         super().__init__()
         if not 0 < momentum <= 1:
             raise ValueError(f"momentum: expected a number in (0, 1], got {momentum}")
-        self.margin, self.h, self.scale, self.momentum = margin, h, _positive("scale", scale), momentum
+        self.margin, self.h, self.scale, self.momentum = margin, h, positive("scale", scale), momentum
         self.weight = nn.Parameter(unit_rows(torch.empty(num_classes, width).uniform_(-1, 1)))
         self.register_buffer("length_mean", torch.tensor(20.0))
         self.register_buffer("length_deviation", torch.tensor(100.0))
@@ -165,7 +165,7 @@ class AdaFace(nn.Module):
     ) -> Tensor:
         if indices_tuple is not None:
             raise ValueError("indices_tuple: this loss looks at the whole batch and takes no mined pairs")
-        labels = _checked(embeddings, labels, *self.weight.shape)
+        labels = check_classes(embeddings, labels, *self.weight.shape)
         rows = at_least_float32(embeddings)
         with full_precision(rows):
             lengths = torch.linalg.vector_norm(rows.detach(), dim=1).clamp(SHORTEST, LONGEST)
@@ -188,13 +188,14 @@ class AdaFace(nn.Module):
         return f"weight={tuple(self.weight.shape)}, margin={self.margin}, h={self.h}, scale={self.scale}"
 
 
-def _positive(name: str, value: float) -> float:
+def positive(name: str, value: float) -> float:
+    """The value, or a ValueError that names it."""
     if not 0 < value < math.inf:
         raise ValueError(f"{name}: expected a number above 0, got {value}")
     return value
 
 
-def _checked(embeddings: Tensor, labels: Tensor | None, num_classes: int, width: int) -> Tensor:
+def check_classes(embeddings: Tensor, labels: Tensor | None, num_classes: int, width: int) -> Tensor:
     """The labels, one in range for each of one row or more of that width."""
     if embeddings.ndim != 2 or not len(embeddings) or embeddings.shape[1] != width:
         raise ValueError(f"embeddings: expected (N, {width}), N of 1 or more, got {tuple(embeddings.shape)}")

@@ -10,6 +10,7 @@ from reid_cckd.losses.logits import DIST
 from reid_cckd.losses.maps import AttentionTransfer, FitNetHint
 from reid_cckd.losses.margin import AdaDistill, AdaFace
 from reid_cckd.losses.objective import Stage
+from reid_cckd.losses.partial import PartialMargin
 from reid_cckd.losses.ranking import CSD, D3still, DarkRankHard, DarkRankSoft
 from reid_cckd.losses.relational import PKT, RKDAngle, RKDDistance, SimilarityPreserving
 
@@ -32,9 +33,11 @@ LOSSES: dict[str, type[nn.Module]] = {
     "crd": CRD,
     "adadistill": AdaDistill,
     "adaface": AdaFace,
+    "partial_margin": PartialMargin,
 }
 
-LABEL_LOSSES = frozenset({"cross_entropy", "adaface"})  # these take no teacher, all others of the table need one
+# These take no teacher, all others of the table need one.
+LABEL_LOSSES = frozenset({"cross_entropy", "adaface", "partial_margin"})
 
 STAGES: dict[str, Stage] = {  # where in the network a loss belongs; all others compare embeddings
     "cross_entropy": "logits",

@@ -73,6 +73,10 @@ CASES: dict[str, Case] = {
         lambda loss, student, teacher, labels: margin.margin_softmax(student, labels, array(loss.centres)),
         {"num_classes": CLASSES, "width": WIDTH},
     ),
+    "partial_margin": Case(
+        lambda loss, student, teacher, labels: margin.margin_softmax(student, labels, array(loss.weight)),
+        {"num_classes": CLASSES, "width": WIDTH, "share": 1.0},
+    ),
     "adaface": Case(
         lambda loss, student, teacher, labels: margin.adaface(student, labels, array(loss.weight), 20.0, 100.0),
         {"num_classes": CLASSES, "width": WIDTH},
