@@ -10,7 +10,7 @@ from reid_cckd import build
 from reid_cckd.config import load_config
 from reid_cckd.config.expansion import expand_study
 from reid_cckd.config.study import load_study
-from reid_cckd.data import LAYOUTS, build_augment
+from reid_cckd.data import LAYOUTS, build_augment, build_batched_augment
 
 REPOSITORY = Path(__file__).parent.parent
 STUDIES = sorted((REPOSITORY / "configs" / "studies").rglob("*.yaml"))
@@ -21,6 +21,8 @@ FILES = sorted(set((REPOSITORY / "configs").rglob("*.yaml")) - set(STUDIES))
 def test_config_builds(path: Path) -> None:
     config = load_config(path)
     assert config.data.dataset in LAYOUTS
+    if config.data.cache == "device":
+        assert build_batched_augment(config.data.augment, config.data.image_size, config.seed)
     build_augment(config.data.augment, config.data.image_size)
     student = build.build_network(config, num_classes=7, pretrained=False)
     teacher = build.Loaded(student, config, list(range(7)), "") if config.teacher else None

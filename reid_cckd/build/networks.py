@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,8 +15,8 @@ from torch import nn
 from reid_cckd import config as configuration
 from reid_cckd.config import Config
 from reid_cckd.engine import autocast, file_hash, load_checkpoint
-from reid_cckd.errors import CheckpointError
-from reid_cckd.models import Embedder
+from reid_cckd.errors import CheckpointError, ConfigError
+from reid_cckd.models import Embedder, PublishedClassifier
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,36 @@ def load_network(path: str | Path) -> Loaded:
             f"{path}: its weights are of another architecture than its configuration: {reason}"
         ) from error
     return Loaded(network, config, content["classes"], file_hash(path))
+
+
+def load_teacher(config: Config) -> Loaded:
+    """The network of ``config.teacher``: of a checkpoint, or a classifier as it was published, its classes 0, 1, ...
+
+    Raises:
+        ConfigError, CheckpointError: no such model or weights, or a file that is damaged or of something else.
+    """
+    settings = config.teacher
+    assert settings is not None
+    if settings.checkpoint:
+        return load_network(settings.checkpoint)
+    assert settings.backbone is not None
+    size = settings.image_size or config.data.image_size
+    with blaming_teacher():
+        network = PublishedClassifier(
+            settings.backbone, image_size=size, pretrained=settings.pretrained, options=settings.options
+        )
+    return Loaded(network, config, list(range(network.num_classes)), weights_hash(network))
+
+
+@contextmanager
+def blaming_teacher() -> Iterator[None]:
+    """The keys of a published teacher are those of a model, one section further."""
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(f"teacher, as {error}") from error
+    except CheckpointError as error:
+        raise CheckpointError(f"teacher, as {error}") from error
 
 
 def timm_network(name: str, overrides: Sequence[str]) -> Loaded:

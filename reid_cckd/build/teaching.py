@@ -36,7 +36,8 @@ def build_teacher(
         return online
     facts = _facts(config, settings, loaded, dataset, device)
     key = hashlib.sha256(repr(sorted(facts.items())).encode()).hexdigest()[:16]
-    default = Path(settings.checkpoint).parent / "answers" / key
+    beside = Path(settings.checkpoint).parent if settings.checkpoint else Path(config.output)
+    default = beside / "answers" / key
     folder = default if settings.cache is None else Path(settings.cache)
     found = open_cache(folder, facts)
     if found is None:

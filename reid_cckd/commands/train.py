@@ -119,7 +119,7 @@ def _prepare(config: Config, device: torch.device) -> tuple[Trainer, Judge]:
     judge = build_judge(config, manifest, device)
     teacher = None
     if config.teacher is not None:
-        teacher = build.load_network(config.teacher.checkpoint)
+        teacher = build.load_teacher(config)
         _judge_teacher(config.teacher, teacher, judge, device)
     return build.build_trainer(config, manifest.select("train"), teacher, device, judge), judge
 
@@ -128,7 +128,7 @@ def _judge_teacher(settings: TeacherSettings, teacher: build.Loaded, judge: Judg
     """Print what the teacher scores, and refuse one that has nothing to teach."""
     judge = judge.for_classes(teacher.classes)
     scores = on_rank_zero(lambda: judge(Teacher(teacher.network).to(device)))
-    print_scores(f"teacher {settings.checkpoint}", scores)
+    print_scores(f"teacher {settings.name}", scores)
     name = judge.main
     if settings.allow_weak or scores[name] >= SURELY_GOOD:
         return
@@ -137,7 +137,7 @@ def _judge_teacher(settings: TeacherSettings, teacher: build.Loaded, judge: Judg
         chance = on_rank_zero(lambda: judge(guess))
     if scores[name] <= AT_CHANCE * chance[name]:
         raise ConfigError(
-            f"teacher: {settings.checkpoint} scores {name} {100 * scores[name]:.2f} % on this data, and guessing "
+            f"teacher: {settings.name} scores {name} {100 * scores[name]:.2f} % on this data, and guessing "
             f"scores {100 * chance[name]:.2f} %. Is it a checkpoint of other data, or of an untrained network? To "
             f"learn from it all the same set teacher.allow_weak: true."
         )

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from reid_cckd.config.bind import bind
+from reid_cckd.config.contradictions import contradictions
 from reid_cckd.config.overrides import apply_override, place_of
 from reid_cckd.config.schema import (
     Config,
@@ -94,7 +95,7 @@ def _without_tuples(value: Any) -> Any:
 def _finish(tree: Node, source: str, faults: list[Fault]) -> Config:
     config = bind(tree, Config, "", faults)
     if isinstance(config, Config):
-        faults.extend(Fault(place_of(tree, key, source), key, message) for key, message in config.contradictions())
+        faults.extend(Fault(place_of(tree, key, source), key, message) for key, message in contradictions(config))
     refuse(source, faults)
     assert isinstance(config, Config)
     return config

@@ -2,6 +2,7 @@
 
 from reid_cckd.models.embedder import Embedder
 from reid_cckd.models.pooling import GAP, GeM
+from reid_cckd.models.published import PublishedClassifier
 from reid_cckd.models.teacher import Guess, Teacher
 
-__all__ = ["GAP", "Embedder", "GeM", "Guess", "Teacher"]
+__all__ = ["GAP", "Embedder", "GeM", "Guess", "PublishedClassifier", "Teacher"]

@@ -18,8 +18,10 @@ from reid_cckd.models.families import register
 register((*CIFAR, *FACES))
 
 
-def create_backbone(name: str, pretrained: bool | str, options: dict[str, Any]) -> nn.Module:
-    """A model of timm, or of `CIFAR` and `FACES`, without its classifier.
+def create_backbone(
+    name: str, pretrained: bool | str, options: dict[str, Any], keep_classifier: bool = False
+) -> nn.Module:
+    """A model of timm, or of `CIFAR` and `FACES`, without its classifier unless it is to be kept.
 
     ``pretrained``: False, True (timm's own weights, downloaded or cached), or the path of a local file (.pth,
     .safetensors) of the same architecture.
@@ -32,7 +34,8 @@ def create_backbone(name: str, pretrained: bool | str, options: dict[str, Any]) 
         meant = did_you_mean(name, timm.list_models())
         raise ConfigError(f"model.backbone: timm {timm.__version__} has no model {name!r}.{meant}")
     try:
-        backbone: nn.Module = timm.create_model(name, pretrained=pretrained is True, num_classes=0, **options)
+        classes: dict[str, Any] = {} if keep_classifier else {"num_classes": 0}
+        backbone: nn.Module = timm.create_model(name, pretrained=pretrained is True, **{**options, **classes})
     except (TypeError, ValueError, AssertionError) as error:
         raise ConfigError(f"model.options: timm's {name} refuses {options}: {error}") from error
     except (OSError, RuntimeError) as error:
@@ -51,7 +54,11 @@ def normalisation(backbone: nn.Module) -> tuple[tuple[float, ...], tuple[float, 
 
 def feature_map(backbone: nn.Module, images: Tensor) -> Tensor:
     """The last features as (N, F, h, w): channels-last maps are turned, tokens become a map of width 1."""
-    features: Tensor = backbone.forward_features(images)  # type: ignore[operator]
+    return as_map(backbone, backbone.forward_features(images))  # type: ignore[operator]
+
+
+def as_map(backbone: nn.Module, features: Tensor) -> Tensor:
+    """What `forward_features` gave as (N, F, h, w)."""
     if features.ndim == 3:  # (N, tokens, F): the first ones of a transformer are not patches
         prefix = int(getattr(backbone, "num_prefix_tokens", 0))
         return features[:, prefix:].transpose(1, 2).unsqueeze(-1)

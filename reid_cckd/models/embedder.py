@@ -18,6 +18,7 @@ class Embedder(nn.Module):
 
     The neck is Luo et al.'s BNNeck ("Bag of Tricks", CVPRW 2019): metric losses see the embedding before the
     batch norm, the classifier (without bias) and retrieval the one after it. ``num_classes`` None gives no head.
+    ``keep_classifier`` leaves the backbone its own, for `PublishedClassifier`.
 
     Raises:
         ConfigError: no such backbone, a refused option, or images of this size do not fit it.
@@ -37,10 +38,11 @@ class Embedder(nn.Module):
         pooling: Literal["gap", "gem", "gdc", "flatten"] = "gap",
         embedding: int | None = None,
         neck: Literal["bn", "none"] = "bn",
+        keep_classifier: bool = False,
     ) -> None:
         super().__init__()
         self.image_size = image_size
-        self.backbone = create_backbone(backbone, pretrained, options or {})
+        self.backbone = create_backbone(backbone, pretrained, options or {}, keep_classifier)
         mean, std = normalisation(self.backbone)
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1) * 255, persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1) * 255, persistent=False)
@@ -49,7 +51,7 @@ class Embedder(nn.Module):
         self.width = embedding or features
         self.project = nn.Linear(features, self.width) if embedding else nn.Identity()
         self.neck = _bnneck(self.width) if neck == "bn" else nn.Identity()
-        self.head = None if num_classes is None else _head(self.width, num_classes)
+        self.head: nn.Module | None = None if num_classes is None else _head(self.width, num_classes)
 
     def forward(self, images: Tensor) -> Output:
         """``images``: (N, 3, H, W) uint8 (or float in [0, 255])."""

@@ -26,9 +26,17 @@ class MapClassifier(nn.Module):
         """The last map, before pooling."""
         raise NotImplementedError(f"{type(self).__name__} must define its features")
 
+    def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
+        """Class scores of a map, or the pooled map they are made of."""
+        pooled = features.mean(dim=(2, 3))
+        return pooled if pre_logits else self.get_classifier()(pooled)
+
+    def get_classifier(self) -> nn.Module:
+        """The last layer."""
+        return self.fc
+
     def forward(self, images: Tensor) -> Tensor:
-        scores: Tensor = self.fc(self.forward_features(images).mean(dim=(2, 3)))
-        return scores
+        return self.forward_head(self.forward_features(images))
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
+import torch
 
 from reid_cckd.commands.__main__ import main
+from reid_cckd.engine import load_checkpoint
 from tests.commands.conftest import write_config
 from tests.data.trees import jpeg, write_image
 
@@ -70,6 +73,34 @@ def test_a_classifier_and_its_student(root: Path, tmp_path: Path, capsys: pytest
     assert "--rerank is of retrieval" in capsys.readouterr().err
     assert main(["runs", str(tmp_path / "runs")]) == 0
     assert "top-1" in capsys.readouterr().out
+
+
+def test_a_published_classifier_teaches_without_having_been_trained_here(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = tmp_path / "weights.pth"
+    torch.save(timm.create_model("cifar_resnet8", num_classes=3).state_dict(), weights)
+    published = {"backbone": "cifar_resnet8", "pretrained": str(weights), "options": {"num_classes": 3}}
+    sections = {"teacher": {**published, "allow_weak": True}, "objective": {"alpha": 0.5, "beta": 1.0}}
+    config = write_config(tmp_path / "run.yaml", recipe(root, tmp_path / "run", **sections))
+    assert main(["train", str(config)]) == 0
+    assert "teacher cifar_resnet8: top1" in capsys.readouterr().out
+    assert main(["train", str(config), "output=x", "teacher.options.num_classes=4"]) == 2
+    assert "is not a cifar_resnet8" in capsys.readouterr().err
+    assert main(["train", str(config), "output=x", "teacher.checkpoint=last.pt"]) == 2
+    assert "either the checkpoint of a run, or the backbone" in capsys.readouterr().err
+
+
+def test_faces_learn_by_a_margin_softmax_alone(root: Path, tmp_path: Path) -> None:
+    pairs = {"task": "verification", "pairs": {"lfw": str(root / "pairs.bin")}}
+    arc = {"name": "arc", "loss": "partial_margin", "on": "neck", "options": {"share": 0.7}}
+    sections = {"objective": {"cross_entropy": False, "terms": [arc]}, "evaluation": pairs}
+    config = write_config(tmp_path / "run.yaml", recipe(root, tmp_path / "run", **sections))
+    assert main(["train", str(config)]) == 0
+    content = load_checkpoint(tmp_path / "run" / "last.pt")
+    assert not [name for name in content["model"] if name.startswith("head")]
+    assert content["objective"]["modules_by_name.arc.step"] == 3
+    assert main(["test", str(tmp_path / "run" / "last.pt")]) == 0
 
 
 def test_faces_are_judged_by_their_pairs(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

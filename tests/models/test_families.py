@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import timm
 import torch
 
 from reid_cckd.engine import count_parameters
 from reid_cckd.errors import ConfigError
-from reid_cckd.models import Embedder
+from reid_cckd.models import Embedder, PublishedClassifier, Teacher
 from reid_cckd.models.backbone import create_backbone, normalisation
 
 # name: (classes, parameters in millions), as He et al. 2016, CRD's tables and its code have them
@@ -72,6 +74,21 @@ def test_face_heads_see_every_place_of_the_map(pooling: str) -> None:
     assert maps.grad is not None
     assert bool((maps.grad[0].abs().sum(dim=0) > 0).all())
     assert not torch.allclose(maps.grad[0, :, 0, 0], maps.grad[0, :, 1, 1])  # a mean would weigh both alike
+
+
+@pytest.mark.parametrize(("name", "size"), [("cifar_resnet8", 32), ("mobilenetv3_small_050", 64), ("resnet10t", 64)])
+def test_a_published_classifier_says_what_timm_says(name: str, size: int, tmp_path: Path) -> None:
+    source = timm.create_model(name).eval()
+    torch.save(source.state_dict(), tmp_path / "weights.pth")
+    network = PublishedClassifier(name, image_size=(size, size), pretrained=str(tmp_path / "weights.pth"))
+    images = torch.randint(0, 256, (3, 3, size, size), dtype=torch.uint8)
+    with torch.no_grad():
+        output = Teacher(network)(images)
+        assert output.logits is not None
+        assert torch.allclose(output.logits, source(network.normalise(images)), atol=1e-5)
+        assert torch.allclose(network.backbone.get_classifier()(output.embedding), output.logits, atol=1e-5)  # type: ignore[operator]
+    assert output.embedding.shape == (3, network.width)
+    assert output.logits.shape == (3, network.num_classes)
 
 
 def test_names_are_found_beside_timms_and_weights_are_not_promised() -> None:
