@@ -156,21 +156,36 @@ def load_file(path: Path) -> Any:
 
 
 def kmeans_rows(rows: int, width: int, clusters: int) -> list[Row]:
-    """Superclasses found beside faiss alone: the same training rows, iterations and assignment."""
-    import faiss
-
+    """Superclasses found beside faiss alone: the same training rows, iterations and assignment, both warmed up."""
     print("... K-means", flush=True)
     points = np.random.default_rng(0).normal(size=(rows, width)).astype(np.float32)
-    start = time.perf_counter()
+    labels = np.arange(rows) // 50
+    seconds: dict[str, list[float]] = {"faiss": [], "ours": []}
+    few = points[: 4 * clusters]
+    faiss_alone(few, clusters)
+    build_superclasses(few, labels[: len(few)], clusters, attempts=1)
+    for _ in range(2 if rows < 50_000 else 1):
+        seconds["faiss"].append(timed(lambda: faiss_alone(points, clusters)))
+        seconds["ours"].append(timed(lambda: build_superclasses(points, labels, clusters, attempts=1)))
+    floor = min(seconds["faiss"])
+    return [row(f"K-means {rows:,} x {width} into {clusters:,}", min(seconds["ours"]), floor=floor, faiss=floor)]
+
+
+def faiss_alone(points: np.ndarray, clusters: int) -> None:
+    """What faiss needs for the same centroids and the nearest one of every row."""
+    import faiss
+
     unit = points / np.linalg.norm(points, axis=1, keepdims=True)
-    kmeans = faiss.Kmeans(width, clusters, niter=20, spherical=True, seed=1, max_points_per_centroid=256)
+    quiet = {"min_points_per_centroid": 1, "max_points_per_centroid": 256}
+    kmeans = faiss.Kmeans(points.shape[1], clusters, niter=20, spherical=True, seed=1, **quiet)
     kmeans.train(unit)
     kmeans.index.search(unit, 1)
-    floor = time.perf_counter() - start
+
+
+def timed(work: Callable[[], Any]) -> float:
     start = time.perf_counter()
-    build_superclasses(points, np.arange(rows) // 50, clusters, attempts=1)
-    name = f"K-means {rows:,} x {width} into {clusters:,}"
-    return [row(name, time.perf_counter() - start, floor=floor, faiss=floor)]
+    work()
+    return time.perf_counter() - start
 
 
 def step_row(rows: list[Row], images: int) -> Row:
