@@ -10,13 +10,13 @@ from typing import Any
 
 from reid_cckd.commands.console import make_parser, run
 from reid_cckd.commands.figures import draw_figures
-from reid_cckd.commands.study_table import render, study_rows, title, write_table
+from reid_cckd.commands.study_table import render, study_rows, write_table
 from reid_cckd.commands.sweep import Sweep
 from reid_cckd.config.expansion import StudyRun, expand_study
 from reid_cckd.config.study import Published, Study, load_study
 from reid_cckd.errors import ConfigError, UserError, did_you_mean
 from reid_cckd.files import atomic_path
-from reid_cckd.report import format_table, score_plot
+from reid_cckd.report import format_table, score_heading, score_plot
 
 SCALES = {"paper": Path("configs/studies"), "small": Path("configs/studies/small")}
 
@@ -80,7 +80,7 @@ def write_report(study: Study, runs: Sequence[StudyRun], rows: Sequence[Mapping[
     score_plot(
         folder / "scores.png",
         {row["name"]: row[study.metric] for row in rows},
-        f"{title(study.metric)} (%), mean ± std over seeds",
+        f"{score_heading(study.metric)} (%), mean ± std over seeds",
         study.title,
     )
     pictures = [folder / "scores.png", *_pictures(study, runs)]
@@ -118,7 +118,7 @@ def _beside(published: Published, rows: Sequence[Mapping[str, Any]]) -> str:
     lines = [
         {
             "name": name,
-            "score": title(key),
+            "score": score_heading(key),
             "here": _points(_ours(found, name, published.against, key), "not run"),
             "published": _points(published.differences.get(name, {}).get(key), "not published"),
         }

@@ -1,4 +1,4 @@
-"""`reid-cckd runs FOLDER ...`: finished runs as a table, seeds of one configuration as mean ± standard deviation."""
+"""`reid-cckd runs FOLDER ...`: runs as a table, seeds of one configuration as mean ± standard deviation, and curves."""
 
 from __future__ import annotations
 
@@ -11,38 +11,56 @@ from pathlib import Path
 from typing import Any, Literal
 
 from reid_cckd.commands.console import make_parser, run
+from reid_cckd.commands.study_table import mean_and_deviation
+from reid_cckd.engine import RunLog
 from reid_cckd.errors import DataError
 from reid_cckd.files import write_json
-from reid_cckd.report import format_table, score_heading
+from reid_cckd.report import format_table, score_heading, training_curves
 
 EXAMPLES = """\
   reid-cckd runs runs/omniglot
-  reid-cckd runs runs/omniglot --json omniglot.json --markdown"""
+  reid-cckd runs runs/omniglot --json omniglot.json --markdown
+  reid-cckd runs runs/omniglot/student runs/omniglot/kd runs/omniglot/cckd --plot curves.png"""
 
 LEFT_OUT = ("rank10",)  # of the table, which is wide enough
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry of the command."""
-    text = "Compare finished runs; those that differ in seed and output alone become one row, mean ± std."
+    text = (
+        "Compare runs. Finished ones that differ in seed and output alone become one row, mean ± std; "
+        "those still under way are listed below with what their log says."
+    )
     parser = make_parser("runs", text, EXAMPLES)
-    parser.add_argument("folders", nargs="+", type=Path, help="folders of runs, searched for report.json")
+    parser.add_argument("folders", nargs="+", type=Path, help="folders of runs, searched for report.json and log.jsonl")
     parser.add_argument("--markdown", action="store_true", help="print the table as Markdown")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rows to this file")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the curves of all runs found over each other")
     return run(_command, parser, argv)
 
 
 def _command(arguments: argparse.Namespace) -> None:
-    reports = [report for folder in arguments.folders for report in sorted(folder.rglob("report.json"))]
-    if not reports:
-        raise DataError(f"No report.json below {', '.join(map(str, arguments.folders))}; a run writes it at its end.")
-    rows = summarise(reports)
-    scores = [key for key in dict.fromkeys(key for row in rows for key in row) if key not in ("name", "seeds")]
-    headings = {"name": "name", "seeds": "seeds", **{key: score_heading(key) for key in scores}}
+    logs = _below(arguments.folders, "log.jsonl")
+    reports = _below(arguments.folders, "report.json")
+    if not reports and not logs:
+        raise DataError(f"No report.json or log.jsonl below {', '.join(map(str, arguments.folders))}.")
     style: Literal["plain", "markdown"] = "markdown" if arguments.markdown else "plain"
-    print(format_table(rows, headings, percent=scores, style=style))
+    rows = summarise(reports)
+    if rows:
+        scores = [key for key in dict.fromkeys(key for row in rows for key in row) if key not in ("name", "seeds")]
+        headings = {"name": "name", "seeds": "seeds", **{key: score_heading(key) for key in scores}}
+        print(format_table(rows, headings, percent=scores, style=style))
+    finished = {report.parent for report in reports}
+    if under_way := [_progress(log) for log in logs if log.parent not in finished]:
+        print(f"\nunder way, or stopped:\n{format_table(under_way, percent=['mean_ap'], style=style)}")
     if arguments.json:
         write_json(arguments.json, rows)
+    if arguments.plot:
+        _plot(arguments.plot, logs)
+
+
+def _below(folders: Sequence[Path], name: str) -> list[Path]:
+    return list(dict.fromkeys(path for folder in folders for path in sorted(folder.rglob(name))))
 
 
 def summarise(reports: Sequence[Path]) -> list[dict[str, Any]]:
@@ -50,7 +68,8 @@ def summarise(reports: Sequence[Path]) -> list[dict[str, Any]]:
     groups: dict[str, list[tuple[Path, dict[str, Any]]]] = defaultdict(list)
     for path in reports:
         report = json.loads(path.read_text(encoding="utf-8"))
-        groups[_identity(report)].append((path, report))
+        if report.get("scores") and report["provenance"].get("config"):  # not of a command with a report of its own
+            groups[_identity(report)].append((path, report))
     ordered = sorted(groups.values(), key=lambda group: -statistics.mean(_main_score(report) for _, report in group))
     return [_row(group) for group in ordered]
 
@@ -68,16 +87,39 @@ def _identity(report: dict[str, Any]) -> str:
 def _row(group: Sequence[tuple[Path, dict[str, Any]]]) -> dict[str, Any]:
     folders = [path.parent for path, _ in group]
     names = [name for name in group[0][1]["scores"] if name not in LEFT_OUT]
-    scores = {name: [report["scores"][name] for _, report in group] for name in names}
-    means = {name: (statistics.mean(values), _deviation(values)) for name, values in scores.items()}
-    return {"name": _common_name(folders), "seeds": len(group), **means}
-
-
-def _deviation(values: Sequence[float]) -> float:
-    return statistics.stdev(values) if len(values) > 1 else 0.0
+    scores = {name: mean_and_deviation([report["scores"][name] for _, report in group]) for name in names}
+    return {"name": _common_name(folders), "seeds": len(group), **scores}
 
 
 def _common_name(folders: Sequence[Path]) -> str:
     """The folder shared by all seeds, or the run's own."""
     parents = {folder.parent for folder in folders}
     return folders[0].name if len(folders) == 1 or len(parents) > 1 else folders[0].parent.name
+
+
+def _progress(log: Path) -> dict[str, Any]:
+    """The newest values of a run that has no report yet."""
+    newest: dict[str, Any] = {}
+    for row in RunLog(log).rows():
+        newest |= row | row.get("system", {})
+    kept = {key: newest.get(key) for key in ("epoch", "step", "loss", "mean_ap", "images_per_second", "memory_mb")}
+    return {"name": str(log.parent), **kept}
+
+
+def _plot(path: Path, logs: Sequence[Path]) -> None:
+    names = _short_names([log.parent for log in logs])
+    runs = {name: rows for name, log in zip(names, logs, strict=True) if (rows := RunLog(log).rows())}
+    try:
+        training_curves(path, runs)
+    except ValueError as error:
+        raise DataError(f"Nothing to plot: {error}.") from error
+    print(f"\ncurves: {path}")
+
+
+def _short_names(folders: Sequence[Path]) -> list[str]:
+    """As many last parts of each path as tell them apart."""
+    for length in range(1, max((len(folder.parts) for folder in folders), default=1) + 1):
+        names = ["/".join(folder.parts[-length:]) for folder in folders]
+        if len(set(names)) == len(names):
+            return names
+    return [str(folder) for folder in folders]

@@ -15,11 +15,9 @@ from reid_cckd.config.study import Study
 from reid_cckd.errors import ConfigError, did_you_mean
 from reid_cckd.evaluation import compare_seeds
 from reid_cckd.files import atomic_path, write_json
-from reid_cckd.report import format_table
+from reid_cckd.report import format_table, score_heading
 
 Scores = dict[str, dict[int, dict[str, float]]]  # row -> seed -> name -> fraction
-
-TITLES = {"mean_ap": "mAP", "mean_inp": "mINP"}
 
 
 def study_rows(study: Study, runs: Sequence[StudyRun]) -> list[dict[str, Any]]:
@@ -78,16 +76,13 @@ def _metric(study: Study, scores: Mapping[str, float]) -> float:
 def render(study: Study, rows: Sequence[Mapping[str, Any]], style: Literal["plain", "markdown"] = "plain") -> str:
     """The table in percent, with the differences where there is a baseline."""
     scores = dict.fromkeys(key for row in rows for key in row if key not in ("name", "seeds", "difference"))
-    headings = {"name": "name", "seeds": "seeds", **{key: title(key) for key in scores}}
+    headings = {"name": "name", "seeds": "seeds", **{key: score_heading(key) for key in scores}}
     if study.baseline is not None:
-        headings["difference"] = f"{title(study.metric)} - {study.baseline}, {100 * study.confidence:g} % interval"
+        headings["difference"] = (
+            f"{score_heading(study.metric)} - {study.baseline}, {100 * study.confidence:g} % interval"
+        )
     shown = [{**row, "difference": _interval(row.get("difference"))} for row in rows]
     return format_table(shown, headings, percent=list(scores), style=style)
-
-
-def title(score: str) -> str:
-    """A score as tables name it."""
-    return TITLES.get(score, score.replace("rank", "rank-", 1) if score[4:].isdigit() else score.replace("_", " "))
 
 
 def _interval(difference: Mapping[str, Any] | None) -> str | None:

@@ -19,12 +19,14 @@ from reid_cckd.engine import (
     RunLog,
     Trainer,
     check_alike,
+    check_trackers,
     file_hash,
     local_device,
     on_rank_zero,
     pick_device,
     processes,
     rank,
+    trackers,
 )
 from reid_cckd.errors import ConfigError
 from reid_cckd.files import atomic_path, remove_unfinished
@@ -39,6 +41,7 @@ FREE_ON_RESUME = (
     "data.cache_dir",
     "train.device",
     "train.checkpoint_every",
+    "train.track",
     "teacher.checkpoint",
     "teacher.cache",
 )
@@ -76,6 +79,7 @@ def train(config: Config, resume: bool = False, balance: bool = False) -> Path:
     """
     folder = Path(config.output)
     last = folder / "last.pt"
+    check_trackers(config.train.track)
     if last.exists() and not resume:
         raise ConfigError(f"{folder} already holds a run. Continue it with --resume, or choose another output=FOLDER.")
     if resume and (folder / "config.yaml").exists():
@@ -93,7 +97,9 @@ def train(config: Config, resume: bool = False, balance: bool = False) -> Path:
         if last.exists():
             trainer.resume(last)
             print(f"Resumed {last} at epoch {trainer.position.epoch + 1}, step {trainer.position.step}.")
-        trainer.fit()
+        with trackers(config.train.track if speaks else (), folder, to_dict(config), trainer.position.step) as opened:
+            trainer.log.trackers = opened
+            trainer.fit()
     if speaks:
         _report(config, trainer, judge)
     return folder

@@ -175,6 +175,7 @@ class Train:
     channels_last: bool = False  # memory order of images and convolutions
     evaluate_every: int = 10  # epochs; the last is always evaluated
     checkpoint_every: int = 500  # steps; every epoch's end is always saved
+    track: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ()  # where the rows of log.jsonl go as well
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from reid_cckd.engine.optim import create_optimizer, create_schedule
 from reid_cckd.engine.protocols import TrainingData
 from reid_cckd.engine.teacher_cache import Layout, TeacherCache, build_cache, open_cache
 from reid_cckd.engine.teachers import CachedTeacher, OnlineTeacher, TeacherSource
+from reid_cckd.engine.trackers import check_trackers, trackers
 from reid_cckd.engine.tracking import RunLog
 from reid_cckd.engine.trainer import Position, Trainer
 
@@ -35,6 +36,7 @@ __all__ = [
     "autocast",
     "build_cache",
     "check_alike",
+    "check_trackers",
     "claim",
     "count_macs",
     "count_parameters",
@@ -55,5 +57,6 @@ __all__ = [
     "processes",
     "rank",
     "save_checkpoint",
+    "trackers",
     "world_size",
 ]

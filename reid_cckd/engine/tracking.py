@@ -10,6 +10,7 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
+from reid_cckd.engine.trackers import Tracker, flatten
 from reid_cckd.files import atomic_path
 
 
@@ -18,11 +19,20 @@ class RunLog:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.trackers: list[Tracker] = []
 
     def append(self, row: Mapping[str, Any]) -> None:
-        """Add one row; a row is one write, so a kill leaves whole lines."""
+        """Add one row, and send it to the trackers; a row is one write, so a kill leaves whole lines."""
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
+        values = flatten(row)
+        step = int(values.pop("step", 0))
+        for tracker in tuple(self.trackers):
+            try:
+                tracker.log(values, step)
+            except Exception as error:  # whatever a tracker's library raises, days of training go on
+                print(f"{type(tracker).__name__} is left out from here on: {error}", file=sys.stderr)
+                self.trackers.remove(tracker)
 
     def rows(self) -> list[dict[str, Any]]:
         """All rows; a last line that a full disk cut short is left out."""

@@ -32,6 +32,7 @@ from reid_cckd.engine.gradient import (
     untouched_statistics,
 )
 from reid_cckd.engine.interrupt import Interrupted, StopRequest
+from reid_cckd.engine.meter import Meter
 from reid_cckd.engine.protocols import TrainingData, TrainingObjective
 from reid_cckd.engine.randomness import random_state, restore_state_of_run, set_random_state, states_of_run
 from reid_cckd.engine.teachers import TeacherSource
@@ -92,6 +93,7 @@ class Trainer:
         self.watch = Watch(self.look_every)
         network: nn.Module = torch.compile(self.student) if self.compiled else self.student  # type: ignore[assignment]
         self.forward = show_stages(network, self.device)
+        self.meter = Meter(self.device)
 
     @property
     def network(self) -> nn.Module:
@@ -139,8 +141,10 @@ class Trainer:
         """Train to the end of the epoch; the means of what this process saw of it are for printing only."""
         self.student.train()
         self.objective.train()
+        self.meter.start()
         for batch in self.data.batches(self.position.epoch, self.position.batch):
             self._step(batch)
+            self.meter.count(len(batch.labels))
             self.position.batch += 1
             self.position.step += 1
             step = self.position.step
@@ -264,6 +268,7 @@ class Trainer:
     def _log_means(self) -> None:
         place = {"epoch": self.position.epoch + 1, "step": self.position.step}
         self._write({**place, "lr": self.optimizer.param_groups[0]["lr"], **self.means.take()})
+        self._write({**place, "system": self.meter.take()})
 
     def _save_best(self, scores: dict[str, float]) -> None:
         content = {**self.meta, "model": self.network.state_dict(), "scores": scores, "position": asdict(self.position)}

@@ -68,7 +68,9 @@ def _draw_rates(axis: Axes, runs: Mapping[str, Mapping[Any, float]]) -> None:
 def _panels(runs: Mapping[str, Sequence[Row]]) -> list[str]:
     """Evaluation scores, the loss, its terms in order of appearance, the learning rate."""
     rows = [row for run in runs.values() for row in run]
-    logged = dict.fromkeys(key for row in rows if not _is_evaluation(row) for key in row)
+    logged = dict.fromkeys(
+        key for row in rows if not _is_evaluation(row) for key, value in row.items() if _is_value(value)
+    )
     terms = [key for key in logged if key not in (*_PLACE, "loss", "lr")]
     scores = [key for key in _SCORES if any(key in row for row in rows)]
     return scores + ["loss"] * ("loss" in logged) + terms + ["lr"] * ("lr" in logged)

@@ -85,6 +85,29 @@ def test_runs_average_seeds_and_nothing_else(teacher: Path, tmp_path: Path) -> N
     assert main(["runs", str(tmp_path / "empty")]) == 2
 
 
+def test_runs_list_what_is_under_way_and_plot_all_over_each_other(
+    teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a/seed0", "b/seed0"):
+        shutil.copytree(teacher.parent, tmp_path / name)
+    (tmp_path / "b" / "seed0" / "report.json").unlink()
+    with (tmp_path / "b" / "seed0" / "log.jsonl").open("a") as log:
+        log.write(
+            json.dumps({"epoch": 3, "step": 40, "system": {"images_per_second": 123.0, "memory_mb": 456.0}}) + "\n"
+        )
+    picture = tmp_path / "curves.png"
+    assert main(["runs", str(tmp_path), "--plot", str(picture)]) == 0
+    finished, under_way = capsys.readouterr().out.split("under way, or stopped:")
+    assert "rank-5 %" in finished
+    assert "123.0" in under_way
+    assert str(tmp_path / "b" / "seed0") in under_way
+    assert "a/seed0" not in under_way
+    assert picture.stat().st_size > 1000
+    (tmp_path / "b" / "seed0" / "log.jsonl").write_text("")
+    assert main(["runs", str(tmp_path / "b"), "--plot", str(picture)]) == 2
+    assert "Nothing to plot" in capsys.readouterr().err
+
+
 def test_data_check_finds_what_is_broken(pedestrians: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = tmp_path / "copy"
     shutil.copytree(pedestrians, root)
