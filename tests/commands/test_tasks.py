@@ -85,9 +85,9 @@ def test_a_published_classifier_teaches_without_having_been_trained_here(
     config = write_config(tmp_path / "run.yaml", recipe(root, tmp_path / "run", **sections))
     assert main(["train", str(config)]) == 0
     assert "teacher cifar_resnet8: top1" in capsys.readouterr().out
-    assert main(["train", str(config), "output=x", "teacher.options.num_classes=4"]) == 2
+    assert main(["train", str(config), f"output={tmp_path / 'x'}", "teacher.options.num_classes=4"]) == 2
     assert "is not a cifar_resnet8" in capsys.readouterr().err
-    assert main(["train", str(config), "output=x", "teacher.checkpoint=last.pt"]) == 2
+    assert main(["train", str(config), f"output={tmp_path / 'x'}", "teacher.checkpoint=last.pt"]) == 2
     assert "either the checkpoint of a run, or the backbone" in capsys.readouterr().err
 
 
