@@ -11,11 +11,12 @@ from reid_cckd.data.on_device import DeviceImages
 from reid_cckd.data.pairs import Pairs, read_pairs
 from reid_cckd.data.sources import Source
 from reid_cckd.data.superclasses import read_superclasses
-from reid_cckd.data.synthetic import ensure_pedestrians, write_pedestrians
+from reid_cckd.data.synthetic import TWINS, Numbers, ensure_pedestrians, write_pedestrians, write_twin
 
 __all__ = [
     "LAYOUTS",
     "ROLES",
+    "TWINS",
     "UNLABELLED",
     "Augment",
     "BadImage",
@@ -26,6 +27,7 @@ __all__ = [
     "DeviceImages",
     "ImageDataset",
     "Manifest",
+    "Numbers",
     "Pairs",
     "Source",
     "build_augment",
@@ -40,4 +42,5 @@ __all__ = [
     "read_pairs",
     "read_superclasses",
     "write_pedestrians",
+    "write_twin",
 ]

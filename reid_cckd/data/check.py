@@ -111,12 +111,18 @@ def _shared_ids(manifest: Manifest) -> tuple[int, ...]:
 
 
 def _hopeless_queries(manifest: Manifest) -> tuple[str, ...]:
+    """Queries nobody can match; of a set without cameras, those without any other picture of the person."""
     query, gallery = manifest.select("query"), manifest.select("gallery")
+    if not (gallery.labels != UNLABELLED).any():  # distractors only: queries are matched with each other
+        return ()
     cameras: dict[int, set[int]] = {}
     for label, camera in zip(gallery.labels.tolist(), gallery.cameras.tolist(), strict=True):
         cameras.setdefault(label, set()).add(camera)
+    by_camera = len(np.unique(manifest.cameras)) > 1
     rows = zip(query.paths, query.labels.tolist(), query.cameras.tolist(), strict=True)
-    return tuple(path for path, label, camera in rows if not cameras.get(label, set()) - {camera})
+    return tuple(
+        path for path, label, camera in rows if not cameras.get(label, set()) - ({camera} if by_camera else set())
+    )
 
 
 def _rows(counts: dict[str, Counts], published: dict[str, Counts] | None) -> list[str]:

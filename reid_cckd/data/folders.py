@@ -123,7 +123,7 @@ def _files(folder: str) -> list[str]:
     try:
         with os.scandir(folder) as entries:
             return [entry.name for entry in entries if not entry.is_dir()]
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a name with a zero byte
         return []
     except OSError as error:
         raise DataError(f"{folder} cannot be read: {error.strerror}. Check its permissions.") from error

@@ -17,8 +17,11 @@ import numpy as np
 
 from reid_cckd.data.cifar import CIFAR10, CIFAR100, read_cifar
 from reid_cckd.data.class_folders import read_class_folders, read_identities
+from reid_cckd.data.csv_table import read_csv
+from reid_cckd.data.face_trees import read_ijb_images, read_megaface_images
 from reid_cckd.data.folders import SHOWN, Listing, Tree, describe, find_tree
 from reid_cckd.data.images import SUFFIXES
+from reid_cckd.data.lists import read_cub200, read_image_list, read_inshop, read_sop
 from reid_cckd.data.manifest import Manifest, concatenate
 from reid_cckd.data.packed import read_packed
 from reid_cckd.data.packs import read_recordio
@@ -103,6 +106,13 @@ LAYOUTS: dict[str, Reader] = {
     "recordio": read_recordio,
     "pairs": read_pair_images,
     "packed": read_packed,
+    "csv": read_csv,
+    "image_list": read_image_list,
+    "cub200": read_cub200,
+    "sop": read_sop,
+    "inshop": read_inshop,
+    "megaface": read_megaface_images,
+    "ijb": read_ijb_images,
 }
 
 

@@ -26,5 +26,9 @@ PUBLISHED: dict[str, dict[str, Counts]] = {
     "CIFAR-10": {"train": Counts(50000, 10, 1), "test": Counts(10000, 10, 1)},
     "CIFAR-100": {"train": Counts(50000, 100, 1), "test": Counts(10000, 100, 1)},
     "ImageNet-1k": {"train": Counts(1281167, 1000, 1), "test": Counts(50000, 1000, 1)},
+    "CUB-200-2011": {"train": Counts(5864, 100, 1), "test": Counts(5924, 100, 1)},
+    "Stanford Online Products": {"train": Counts(59551, 11318, 1), "test": Counts(60502, 11316, 1)},
+    "In-shop": {"train": Counts(25882, 3997, 1), "query": Counts(14218, 3985, 1), "gallery": Counts(12612, 3985, 1)},
+    "MegaFace": {"query": Counts(3530, 80, 1), "gallery": Counts(1000000, 0, 1)},
     "VeRi-776": {"train": Counts(37778, 576, 20), "query": Counts(1678, 200, 19), "gallery": Counts(11579, 200, 19)},
 }

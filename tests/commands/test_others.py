@@ -141,6 +141,17 @@ def test_data_synth_writes_a_readable_set(tmp_path: Path) -> None:
     assert main(["data", "check", "--root", str(tmp_path / "set")]) == 0
 
 
+def test_data_synth_writes_a_twin_and_names_formats(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    small = ["--train-ids", "4", "--images-per-id", "4", "--size", "16", "16", "--root", str(tmp_path / "set")]
+    assert main(["data", "synth", "recordio", *small]) == 0
+    assert "--dataset recordio" in capsys.readouterr().out
+    assert main(["data", "check", "--dataset", "recordio", "--root", str(tmp_path / "set")]) == 0
+    assert main(["data", "synth", "recordoi", *small]) == 2
+    assert "Did you mean 'recordio'?" in capsys.readouterr().err
+    assert main(["data", "synth", "csv", "--train-ids", "1", "--root", str(tmp_path / "csv")]) == 2
+    assert "at least 4 ids" in capsys.readouterr().err
+
+
 def test_quickstart_ends_with_a_table_of_four(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

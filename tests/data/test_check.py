@@ -9,7 +9,7 @@ from PIL import Image
 
 from reid_cckd.data.check import check_manifest
 from reid_cckd.data.layouts import MARKET_STYLE, MSMT17_TREES, read_market1501, read_msmt17
-from reid_cckd.data.manifest import Manifest
+from reid_cckd.data.manifest import ROLES, Manifest
 from reid_cckd.data.published import PUBLISHED
 from tests.data.trees import MARKET, write_folders, write_msmt17
 
@@ -90,4 +90,15 @@ def test_every_public_layout_has_published_counts() -> None:
     identification = {tree.name for tree in MSMT17_TREES} | {style.name for style in MARKET_STYLE.values()}
     assert identification <= set(PUBLISHED)
     for name, counts in PUBLISHED.items():
-        assert set(counts) == ({"train", "query", "gallery"} if name in identification else {"train", "test"})
+        assert name not in identification or set(counts) == {"train", "query", "gallery"}
+        assert set(counts) <= set(ROLES)
+
+
+def test_a_set_without_cameras_matches_within_its_one(tmp_path: Path) -> None:
+    folders = {
+        "bounding_box_train": ["0002_c1s1_1.jpg"],
+        "query": ["0003_c1s1_1.jpg", "0009_c1s1_1.jpg"],
+        "bounding_box_test": ["0003_c1s1_2.jpg"],
+    }
+    report = check_manifest(read_market1501(write_folders(tmp_path, folders)))
+    assert report.hopeless_queries == ("query/0009_c1s1_1.jpg",)
