@@ -6,11 +6,11 @@ import csv
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from reid_cckd.data.lists import list_lines, number_in, number_table
 from reid_cckd.errors import DataError
 
 Ints = NDArray[np.int64]
@@ -74,33 +74,27 @@ def read_ijb(meta: str | os.PathLike[str]) -> IJB:
 
 
 def _faces(path: Path) -> Faces:
-    table = _table(path, {"names": ("path", "template", "medium"), "formats": ("U64", "i8", "i8")})
-    return Faces(tuple(table["path"].tolist()), table["template"], table["medium"])
+    rows = [
+        (name, number_in(where, first), number_in(where, second))
+        for where, (name, first, second) in list_lines(path, 3)
+    ]
+    names, templates, media = zip(*rows, strict=True)
+    return Faces(names, np.array(templates, dtype=np.int64), np.array(media, dtype=np.int64))
 
 
 def _pairs(path: Path) -> tuple[Ints, Ints, NDArray[np.bool_]]:
-    table = _table(path, np.dtype(np.int64))
-    if table.ndim != 2 or table.shape[1] != 3 or not np.isin(table[:, 2], (0, 1)).all():
+    table = number_table(path, 3)
+    if not np.isin(table[:, 2], (0, 1)).all():
         raise DataError(f"{path}: expected two templates and 0 or 1 a line.")
     return table[:, 0], table[:, 1], table[:, 2] == 1
 
 
 def _subjects(path: Path) -> Subjects:
     """The person of each template, from a table of images with TEMPLATE_ID and SUBJECT_ID first."""
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.reader(file))[1:]
     try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.reader(file))[1:]
         people = {int(row[0]): int(row[1]) for row in rows if row}
-    except (ValueError, IndexError) as error:
+        return Subjects(np.array(list(people), dtype=np.int64), np.array(list(people.values()), dtype=np.int64))
+    except (OSError, csv.Error, ValueError, IndexError, OverflowError) as error:
         raise DataError(f"{path}: expected a template and a person first in every line ({error}).") from error
-    return Subjects(np.array(list(people)), np.array(list(people.values())))
-
-
-def _table(path: Path, dtype: Any) -> NDArray[Any]:
-    try:
-        table = np.loadtxt(path, dtype=dtype, ndmin=1 if isinstance(dtype, dict) else 2)
-    except (OSError, ValueError) as error:
-        raise DataError(f"Cannot read {path}: {error}.") from error
-    if not len(table):
-        raise DataError(f"{path} is empty.")
-    return table

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from reid_cckd.data.folders import Listing, Tree, describe, find_tree
 from reid_cckd.data.manifest import Manifest
@@ -128,6 +129,27 @@ def list_lines(file: Path, columns: int, skip: int = 0) -> Iterator[Line]:
         if len(fields) != columns:
             raise DataError(f"{file}:{number} reads {line[:80]!r}, expected {columns} columns.")
         yield f"{file}:{number}", fields
+
+
+def number_table(file: Path, columns: int) -> NDArray[np.int64]:
+    """(N, columns) whole numbers of a list of millions of lines.
+
+    Parsed by `numpy.fromstring` from digits alone: `numpy.loadtxt` ends the process on some text that is no number.
+
+    Raises:
+        DataError: the file cannot be read, is empty, or a line holds something else; the line is named.
+    """
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise DataError(f"Cannot read {file}: {error.strerror}. Unpack the archive again.") from error
+    if not content.translate(None, b"0123456789 \t\r\n"):
+        lines = content.count(b"\n") + (not content.endswith(b"\n"))
+        numbers = np.fromstring(content.decode("ascii"), dtype=np.int64, sep=" ")
+        if len(numbers) and len(numbers) == columns * lines:
+            return numbers.reshape(-1, columns)
+    rows = [[number_in(where, field) for field in fields] for where, fields in list_lines(file, columns)]
+    return np.array(rows, dtype=np.int64)
 
 
 def _is_label(text: str) -> bool:

@@ -112,7 +112,6 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
 }
 
 
-@pytest.mark.filterwarnings("ignore:loadtxt")
 @pytest.mark.parametrize("how", sorted(DAMAGE))
 def test_damaged_lists_are_named(twin: tuple[str, Path, Path], how: str) -> None:
     name, root, file = twin
@@ -125,7 +124,6 @@ def test_nothing_there(name: str, tmp_path: Path) -> None:
     assert f"at {tmp_path}" in message(name, tmp_path)
 
 
-@pytest.mark.filterwarnings("ignore:loadtxt")  # numpy on an empty file, which is then refused
 @settings(max_examples=40, deadline=None)
 @given(name=st.sampled_from(sorted(LISTS)), lines=st.lists(st.text(max_size=20), max_size=4), keep=st.integers(0, 200))
 def test_no_list_ends_in_anything_but_a_data_error(

@@ -121,7 +121,11 @@ def test_ijb_meta(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("file", "content", "words"),
     [
-        ("ijbc_face_tid_mid.txt", "1.jpg 1\n", "Cannot read"),
+        ("ijbc_face_tid_mid.txt", "1.jpg 1\n", "face_tid_mid.txt:1 reads .* expected 3 columns"),
+        ("ijbc_face_tid_mid.txt", "1.jpg 1 x\n", "face_tid_mid.txt:1: 'x' is no label"),
+        ("ijbc_template_pair_label.txt", "1 3 1\n2 4 0 0\n", "pair_label.txt:2 reads"),
+        ("ijbc_template_pair_label.txt", "1 3 1\n2 4 é\n", "pair_label.txt:2: 'é' is no label"),
+        ("ijbc_template_pair_label.txt", "", "lists no image"),
         ("ijbc_face_tid_mid.txt", None, "expected ijbb_face_tid_mid.txt or"),
         ("ijbc_template_pair_label.txt", "1 3 2\n", "0 or 1"),
         ("ijbc_template_pair_label.txt", "1 99 1\n", "template 99"),
