@@ -70,12 +70,40 @@ def alone(target: Path) -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def undisturbed(folder: Path) -> Iterator[None]:
+    """Be the only process that works in ``folder``, which is made if need be.
+
+    Raises:
+        UserError: another process works there, or the folder cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / ".lock").open("w")
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+    with lock:
+        try:
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not flock, which workers of a killed process still hold
+        except (BlockingIOError, PermissionError):
+            raise UserError(
+                f"Another process works in {folder} now. Wait for its end, or choose another folder."
+            ) from None
+        except OSError:  # a file system without locks
+            pass
+        yield
+
+
+def _unwritable(target: Path, error: OSError) -> UserError:
+    return UserError(f"Cannot write {target}: {error.strerror}. Choose a folder that can be written.")
+
+
 def _temporary_beside(target: Path) -> Path:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
     except OSError as error:
-        raise UserError(f"Cannot write {target}: {error.strerror}. Choose a folder that can be written.") from error
+        raise _unwritable(target, error) from error
     os.close(handle)
     temporary = Path(name)
     temporary.chmod(0o644)

@@ -14,7 +14,6 @@ from reid_cckd import build
 from reid_cckd.commands.console import make_parser, run
 from reid_cckd.commands.study_table import render, study_rows, write_table
 from reid_cckd.commands.train import check_same, train
-from reid_cckd.config import load_config
 from reid_cckd.config.expansion import StudyRun, expand_study
 from reid_cckd.config.study import load_study
 from reid_cckd.engine import STALE, claim, is_claimed
@@ -84,8 +83,7 @@ class Sweep:
             UserError: a run was begun with other settings, or its data cannot be read; nothing is trained then.
         """
         for one in self.runs:
-            if (one.folder / "config.yaml").exists():
-                check_same(one.config, load_config(one.folder / "config.yaml"), one.folder)
+            check_same(one.config)
         for data in {(one.config.data.dataset, one.config.data.root): one.config.data for one in self.runs}.values():
             build.read_manifest(data)
         while open_runs := [run for run in self.runs if not self._is_over(run)]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -29,7 +30,7 @@ from reid_cckd.engine import (
     trackers,
 )
 from reid_cckd.errors import ConfigError
-from reid_cckd.files import atomic_path, remove_unfinished
+from reid_cckd.files import atomic_path, remove_unfinished, undisturbed
 from reid_cckd.models import Embedder, Guess, Teacher
 from reid_cckd.report import training_curves
 
@@ -82,15 +83,14 @@ def train(config: Config, resume: bool = False, balance: bool = False) -> Path:
     check_trackers(config.train.track)
     if last.exists() and not resume:
         raise ConfigError(f"{folder} already holds a run. Continue it with --resume, or choose another output=FOLDER.")
-    if resume and (folder / "config.yaml").exists():
-        check_same(config, load_config(folder / "config.yaml"), folder)
+    check_same(config)
     device = local_device(pick_device(config.train.device))
-    with processes(device):
+    with processes(device), undisturbed(folder) if rank() == 0 else contextlib.nullcontext():
         speaks = rank() == 0
         settings = _flat(to_dict(config)).items()
         check_alike({key: repr(value) for key, value in settings if key not in FREE_ON_RESUME})
         if speaks:
-            remove_unfinished(folder)
+            _tidy(folder)
             _write_config(config, folder)
         trainer, judge = _prepare(config, device)
         trainer.show_balance = print_balance if balance else None
@@ -149,14 +149,29 @@ def _judge_teacher(settings: TeacherSettings, teacher: build.Loaded, judge: Judg
         )
 
 
+def _tidy(folder: Path) -> None:
+    """Remove what a process left that was killed: half a file, and everything of a run without a checkpoint."""
+    remove_unfinished(folder)
+    if not (folder / "last.pt").exists():
+        for left in (folder / "log.jsonl", *folder.glob("superclasses_*.npz")):
+            left.unlink(missing_ok=True)
+
+
 def _write_config(config: Config, folder: Path) -> None:
     with atomic_path(folder / "config.yaml") as temporary:
         temporary.write_text(dump_config(config), encoding="utf-8")
 
 
-def check_same(config: Config, before: Config, folder: Path) -> None:
-    """A resumed run must be the run that was interrupted."""
-    new, old = _flat(to_dict(config)), _flat(to_dict(before))
+def check_same(config: Config) -> None:
+    """A run that goes on must be the run that was interrupted; without a checkpoint there is nothing to go on with.
+
+    Raises:
+        ConfigError: lists the settings that differ.
+    """
+    folder = Path(config.output)
+    if not (folder / "last.pt").exists() or not (folder / "config.yaml").exists():
+        return
+    new, old = _flat(to_dict(config)), _flat(to_dict(load_config(folder / "config.yaml")))
     changed = [key for key in sorted(new.keys() | old.keys()) if new.get(key) != old.get(key)]
     changed = [key for key in changed if key not in FREE_ON_RESUME]
     if changed:

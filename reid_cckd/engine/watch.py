@@ -71,6 +71,7 @@ def not_finite(seen: Seen, folder: Path, name_of: Callable[[int], str]) -> UserE
         write_json(listing, {**place, "terms": terms, "images": names})
     return UserError(
         f"The loss is not finite ({', '.join(seen.culprits)}) at epoch {seen.epoch + 1}, batch {seen.batch}: "
-        f"{names[0]} and {len(names) - 1} more images, listed in {listing}. The last checkpoint is from before it. "
-        f"Lower optim.lr or the term's weight, or set train.clip_norm, and --resume."
+        f"{names[0]} and {len(names) - 1} more images, listed in {listing}. Look at them; "
+        f"lower optim.lr or the term's weight, or set train.clip_norm, and begin anew in another output=FOLDER. What "
+        f"was saved in {folder} is from before this step."
     )

@@ -42,7 +42,7 @@ def without_place(path: Path) -> list[dict[str, object]]:
 
 def test_teacher_leaves_checkpoints_log_report_and_pictures(teacher: Path) -> None:
     folder = teacher.parent
-    found = {entry.name for entry in folder.iterdir()} - {"answers"}  # students that other tests train leave these
+    found = {entry.name for entry in folder.iterdir()} - {"answers", ".lock"}  # answers: of students that other tests train
     assert found == {
         "config.yaml",
         "log.jsonl",
@@ -210,3 +210,28 @@ def test_a_checkpoint_of_another_architecture_is_refused(
     (tmp_path / "run" / "config.yaml").unlink()
     assert train_main([str(config), "--resume", "model.embedding=7"]) == 2
     assert "another model or objective" in capsys.readouterr().err
+
+
+def test_a_run_that_never_began_can_be_mended_and_leaves_no_log(pedestrians: Path, tmp_path: Path) -> None:
+    config = write_config(tmp_path / "run.yaml", recipe(pedestrians, tmp_path / "run"))
+    assert train_main([str(config), "model.backbone=resnet10q"]) == 2
+    (tmp_path / "run" / "log.jsonl").write_text('{"epoch": 1, "step": 1, "loss": 99.0}\n')  # killed before a checkpoint
+    assert train_main([str(config), "--resume"]) == 0
+    assert "99.0" not in (tmp_path / "run" / "log.jsonl").read_text()
+
+
+def test_two_processes_do_not_train_in_one_folder(
+    pedestrians: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = write_config(tmp_path / "run.yaml", recipe(pedestrians, tmp_path / "run"))
+    code = "import sys, pathlib; from reid_cckd.files import undisturbed\n"
+    code += "with undisturbed(pathlib.Path(sys.argv[1])): print('in', flush=True); sys.stdin.read()"
+    held = [sys.executable, "-c", code, str(tmp_path / "run")]
+    with subprocess.Popen(held, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"in\n"
+        assert train_main([str(config)]) == 2
+        assert "Another process works in" in capsys.readouterr().err
+        assert not (tmp_path / "run" / "config.yaml").exists()
+        other.kill()
+    assert train_main([str(config)]) == 0
