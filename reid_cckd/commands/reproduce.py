@@ -62,7 +62,7 @@ def _study_file(folder: Path, table: str) -> Path:
     path = folder / f"{table.removesuffix('.yaml')}.yaml"
     if not path.is_file():
         names = sorted(one.stem for one in folder.glob("table*.yaml"))
-        listing = f"{folder} holds {', '.join(names)}" if names else f"run this in a clone: there is no {folder}"
+        listing = f"{folder} holds {', '.join(names)}" if names else f"Run this in a clone: there is no {folder}"
         raise ConfigError(f"There is no study {path}.{did_you_mean(table, names)} {listing}.")
     return path
 

@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _command(arguments: argparse.Namespace) -> None:
     logs = _below(arguments.folders, "log.jsonl")
-    reports = _below(arguments.folders, "report.json")
+    reports = [path for path in _below(arguments.folders, "report.json") if path.with_name("config.yaml").exists()]
     if not reports and not logs:
         raise DataError(f"No report.json or log.jsonl below {', '.join(map(str, arguments.folders))}.")
     style: Literal["plain", "markdown"] = "markdown" if arguments.markdown else "plain"

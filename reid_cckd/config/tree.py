@@ -74,6 +74,10 @@ def parse_tree(text: str, where: str, faults: list[Fault]) -> Node:
         loader = _Loader(text)
         root = loader.get_single_node()
         return Node({}, where) if root is None else _convert(loader, root, where, "", faults)
+    except yaml.MarkedYAMLError as error:
+        place = f"{where}:{error.problem_mark.line + 1}" if error.problem_mark else where
+        reason = ": ".join(part for part in (error.context, error.problem) if part)
+        raise ConfigError(f"{place} is not valid YAML: {reason}.") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # such as the date 2001-99-99, or *a inside &a
         raise ConfigError(f"{where} is not valid YAML: {' '.join(str(error).split())}") from error
 

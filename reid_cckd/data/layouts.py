@@ -57,6 +57,7 @@ MARKET_STYLE = {
 }
 
 MSMT17_HOMES = ("", "MSMT17_V1", "MSMT17_V2", "MSMT17")
+MSMT17_LISTS = ("list_train.txt", "list_val.txt", "list_query.txt", "list_gallery.txt")
 MSMT17_TREES = (
     Tree("MSMT17_V1", ("train", "test")),
     Tree("MSMT17_V2", ("mask_train_v2", "mask_test_v2")),
@@ -154,8 +155,8 @@ def _lines(home: Path, name: str) -> list[str]:
     try:
         return (home / name).read_text(encoding="utf-8-sig").splitlines()
     except FileNotFoundError:
-        names = [entry.name for entry in home.iterdir()]
-        spare = " (or leave the validation images out: use_val=False)" if name == "list_val.txt" else ""
+        names = [entry.name for entry in home.iterdir() if entry.name not in MSMT17_LISTS]
+        spare = " (or leave the validation images out: data.use_val: false)" if name == "list_val.txt" else ""
         raise DataError(
             f"{name} is missing: looked for {home / name}; looked at {describe(home)}.{did_you_mean(name, names)} "
             f"The lists come with the images; unpack the whole archive again{spare}."

@@ -78,10 +78,14 @@ def test_runs_average_seeds_and_nothing_else(teacher: Path, tmp_path: Path) -> N
         report["scores"]["mean_ap"] = value
         (tmp_path / name).mkdir(parents=True)
         (tmp_path / name / "report.json").write_text(json.dumps(report))
+        (tmp_path / name / "config.yaml").touch()
     rows = summarise(sorted(tmp_path.rglob("report.json")))
     assert [(row["name"], row["seeds"]) for row in rows] == [("0", 1), ("a", 2)]
     assert rows[1]["mean_ap"] == pytest.approx((0.3, 0.2 / 2**0.5))
-    assert main(["runs", str(tmp_path)]) == 0
+    (tmp_path / "b/0/test").mkdir()
+    (tmp_path / "b/0/test/report.json").write_text(json.dumps(report))  # of `test`: no further seed of b
+    assert main(["runs", str(tmp_path), "--json", str(tmp_path / "rows.json")]) == 0
+    assert [row["seeds"] for row in json.loads((tmp_path / "rows.json").read_text())] == [1, 2]
     assert main(["runs", str(tmp_path / "empty")]) == 2
 
 

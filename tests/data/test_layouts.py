@@ -133,7 +133,7 @@ def test_missing_list(tmp_path: Path, name: str) -> None:
     text = message(tmp_path)
     assert f"list_{name}.txt is missing" in text
     assert f"Did you mean 'lists_{name}.txt'?" in text
-    assert ("use_val=False" in text) == (name == "val")
+    assert ("use_val: false" in text) == (name == "val")
 
 
 def test_a_list_that_is_not_needed_may_be_missing(tmp_path: Path) -> None:
