@@ -4,7 +4,7 @@ from reid_cckd.build.data import fingerprint, image_dataset, plain_loader, read_
 from reid_cckd.build.networks import Loaded, build_network, load_network, load_teacher, precision, timm_network
 from reid_cckd.build.objective import build_kernel, build_objective
 from reid_cckd.build.sampling import build_sampler
-from reid_cckd.build.trainer import build_trainer
+from reid_cckd.build.trainer import build_trainer, rehearse
 
 __all__ = [
     "Loaded",
@@ -20,5 +20,6 @@ __all__ = [
     "plain_loader",
     "precision",
     "read_manifest",
+    "rehearse",
     "timm_network",
 ]

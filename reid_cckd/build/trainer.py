@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -88,6 +89,23 @@ def build_trainer(
         evaluate_every=config.train.evaluate_every,
         checkpoint_every=config.train.checkpoint_every,
     )
+
+
+def rehearse(config: Config, manifest: Manifest, teacher: Loaded | None) -> None:
+    """Build once what needs no look at an image, so that a mistake shows before the teacher is judged and asked.
+
+    Raises:
+        ConfigError: names the key that asks for something that does not fit.
+    """
+    labels, classes = manifest.contiguous_labels()
+    with torch.random.fork_rng(devices=[]):
+        student = build_network(config, len(classes))
+        objective = build_objective(config, classes.tolist(), student, teacher, len(manifest))
+    optim = config.optim
+    create_optimizer([student, objective], optim.name, optim.lr, optim.weight_decay, optim.options)
+    if config.sampler.kind != "sur":  # which asks the teacher
+        unread = replace(config.data, cache="none", on_bad_image="error")
+        build_sampler(config, image_dataset(manifest, labels, unread), None, torch.device("cpu"))
 
 
 def _prepared(student: Embedder, config: Config, device: torch.device) -> Embedder:

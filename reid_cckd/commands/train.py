@@ -126,6 +126,7 @@ def _prepare(config: Config, device: torch.device) -> tuple[Trainer, Judge]:
     teacher = None
     if config.teacher is not None:
         teacher = build.load_teacher(config)
+        build.rehearse(config, manifest.select("train"), teacher)
         _judge_teacher(config.teacher, teacher, judge, device)
     return build.build_trainer(config, manifest.select("train"), teacher, device, judge), judge
 

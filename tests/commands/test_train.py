@@ -189,6 +189,25 @@ def test_a_users_mistake_is_one_paragraph_and_starts_nothing(
     assert not (tmp_path / "run" / "last.pt").exists()
 
 
+@pytest.mark.parametrize(
+    ("override", "word"),
+    [
+        ("sampler.classes_per_batch=13", "classes"),
+        ("model.backbone=resnet10q", "resnet10t"),
+        ("optim.name=addam", "addam"),
+        ("objective.terms=[{name: t, loss: TripletMarginLos}]", "TripletMarginLoss"),
+    ],
+)
+def test_a_mistake_shows_before_the_teacher_is_judged(
+    pedestrians: Path, teacher: Path, tmp_path: Path, override: str, word: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    values = recipe(pedestrians, tmp_path / "run", objective={"beta": 1.0}, teacher={"checkpoint": str(teacher)})
+    assert train_main([str(write_config(tmp_path / "run.yaml", values)), override]) == 2
+    printed = capsys.readouterr()
+    assert word in printed.err
+    assert "mean_ap" not in printed.out
+
+
 def test_a_teacher_of_other_identities_is_refused(
     pedestrians: Path, teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
