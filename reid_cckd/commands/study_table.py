@@ -52,9 +52,9 @@ def _row(name: str, seeds: Mapping[int, Mapping[str, float]]) -> dict[str, Any]:
     return {"name": name, "seeds": len(seeds), **{key: mean_and_deviation(found) for key, found in values.items()}}
 
 
-def mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
-    """The sample standard deviation, 0 of a single value."""
-    return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.0
+def mean_and_deviation(values: Sequence[float]) -> tuple[float, float | None]:
+    """The sample standard deviation is None of a single value."""
+    return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else None
 
 
 def _difference(

@@ -9,9 +9,9 @@ from reid_cckd.report.canvas import colour, figure_of
 
 
 def score_plot(
-    path: str | os.PathLike[str], scores: Mapping[str, tuple[float, float]], label: str, title: str = ""
+    path: str | os.PathLike[str], scores: Mapping[str, tuple[float, float | None]], label: str, title: str = ""
 ) -> None:
-    """Draw a PNG with a line for each method: mean and standard deviation, both fractions, from the top down.
+    """Draw a PNG with a line for each method: mean and standard deviation (None: no bar), fractions, from the top down.
 
     Raises:
         ValueError: no scores.
@@ -22,7 +22,7 @@ def score_plot(
         figure.set_size_inches(6.4, 1.4 + 0.34 * len(scores))
         for place, (mean, deviation) in enumerate(scores.values()):
             ink = colour(0 if place else 1)
-            axis.errorbar(100 * mean, place, xerr=100 * deviation, fmt="o", color=ink, capsize=3)
+            axis.errorbar(100 * mean, place, xerr=100 * (deviation or 0), fmt="o", color=ink, capsize=3)
             axis.annotate(f"{100 * mean:.1f}", (100 * mean, place), (0, 6), textcoords="offset points", ha="center")
         axis.set_yticks(range(len(scores)), list(scores))
         axis.set_ylim(len(scores) - 0.5, -0.7)

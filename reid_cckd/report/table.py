@@ -22,7 +22,8 @@ def format_table(
     """Lines without a trailing newline: numbers flush right, text flush left, ``-`` where a row has no value.
 
     ``columns``: keys in order, or key -> heading; by default every key in order of appearance. Values under ``percent``
-    are fractions and printed times 100 with one decimal. A pair of numbers is a mean and a standard deviation.
+    are fractions and printed times 100 with one decimal. A pair of numbers is a mean and a standard deviation, None
+    where a single value has none.
     No rows give the heading alone.
     """
     headings = _headings(rows, columns)
@@ -56,7 +57,7 @@ def _cell(value: Any, is_fraction: bool) -> str:
     if value is None:
         return _MISSING
     if isinstance(value, Sequence) and not isinstance(value, str) and len(value) == 2:
-        return " ± ".join(_cell(part, is_fraction) for part in value)
+        return " ± ".join(_cell(part, is_fraction) for part in value if part is not None)
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         return str(value)
     if not math.isfinite(value):

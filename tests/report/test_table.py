@@ -34,3 +34,10 @@ def test_missing_nan_and_flags():
 
 def test_no_rows_give_the_heading():
     assert format_table([], ["name"]) == "name\n----"
+
+
+def test_a_single_value_has_no_deviation():
+    assert format_table([{"mAP": (0.5, None)}, {"mAP": (0.5, 0.01)}], percent=["mAP"]).splitlines()[2:] == [
+        "      50.0",
+        "50.0 ± 1.0",
+    ]
