@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from reid_cckd.assess import PLAIN
 from reid_cckd.commands.console import make_parser, run
 from reid_cckd.commands.reporting import ranked_row
 from reid_cckd.commands.subjects import Subject, open_subject
-from reid_cckd.commands.test import comparison, refuse_other_images
+from reid_cckd.commands.test import announce, comparison, refuse_other_images
 from reid_cckd.errors import ConfigError, UserError
 from reid_cckd.evaluation import DistillationResult, evaluate_distillation
 from reid_cckd.files import write_json
@@ -21,6 +22,7 @@ EXAMPLES = """\
   reid-cckd compare features/teacher features/cckd --output runs/kept data.root=/data/msmt17      with pictures"""
 
 _SHOWN = 20  # queries in the report
+_SEARCHES = 5  # either in its own gallery, the student in the teacher's, and the neighbours of either
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -42,6 +44,8 @@ def _command(arguments: argparse.Namespace) -> None:
         raise ConfigError("-k is a number of neighbours from 1 up, and --rows a number of queries from 0 up.")
     teacher, student = (open_subject(source, arguments.overrides) for source in (arguments.teacher, arguments.student))
     refuse_other_images(student, teacher)
+    wider = max(teacher, student, key=lambda subject: int(subject.gallery.vectors.shape[1]))
+    announce(wider, PLAIN, searches=_SEARCHES)
     result = _evaluate(teacher, student, arguments.k)
     searches = result.summary()
     shares = ["mean_ap", "rank1", "mean_inp", "retention"]

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
-import io
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import distributed as dist
+import torch
 
 from reid_cckd.assess import PLAIN, Refinement, evaluate_embeddings
 from reid_cckd.commands.console import make_parser, run
@@ -22,8 +19,8 @@ from reid_cckd.commands.progress import progress, readable_bytes, readable_secon
 from reid_cckd.commands.protocols import pooled, test_otherwise
 from reid_cckd.commands.reporting import report_subject
 from reid_cckd.commands.subjects import Subject, open_subject, usual_output
-from reid_cckd.engine import is_embeddings
-from reid_cckd.engine.distributed import is_distributed, rank
+from reid_cckd.engine import is_embeddings, processes, rank
+from reid_cckd.engine.distributed import is_distributed
 from reid_cckd.errors import ConfigError, UserError
 from reid_cckd.evaluation import (
     Reranking,
@@ -77,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _command(arguments: argparse.Namespace) -> None:
-    with _processes():
+    with processes(torch.device("cpu")):
         _test(arguments)
 
 
@@ -117,22 +114,6 @@ def _test(arguments: argparse.Namespace) -> None:
     report = report_subject(subject, result, folder, refinement, more)
     if arguments.json:
         write_json(arguments.json, report)
-
-
-@contextlib.contextmanager
-def _processes() -> Iterator[None]:
-    """Connect the processes that torchrun started, if it did; all but the first are silent and write nothing."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        yield
-        return
-    dist.init_process_group("gloo")
-    try:
-        with contextlib.ExitStack() as stack:
-            if rank() != 0:
-                stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
-            yield
-    finally:
-        dist.destroy_process_group()
 
 
 def _refinement(arguments: argparse.Namespace) -> Refinement:
@@ -178,13 +159,13 @@ def evaluate(subject: Subject, refinement: Refinement) -> RetrievalResult:
         raise UserError(f"{subject.name}: {error}") from error
 
 
-def announce(subject: Subject, refinement: Refinement) -> None:
-    """Print the memory that an evaluation takes, and where it is long the time."""
+def announce(subject: Subject, refinement: Refinement, searches: int = 1) -> None:
+    """Print the memory that an evaluation takes, and where it is long the time of so many ``searches``."""
     queries, items, width = len(subject.query), len(subject.gallery), subject.gallery.vectors.shape[1]
     need = predict_retrieval(queries, items, width, refinement.reranking)
     text = f"{queries:,} queries x {items:,} gallery, width {width:,}: {readable_bytes(need.memory)} beyond the inputs"
     if queries * items >= _LARGE or refinement.reranking:
-        text += f", about {readable_seconds(need.seconds(product_rate(width, subject.device)))}"
+        text += f", about {readable_seconds(searches * need.seconds(product_rate(width, subject.device)))}"
     print(text, flush=True)
 
 

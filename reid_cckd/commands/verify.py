@@ -11,13 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reid_cckd.commands.console import make_parser, run
-from reid_cckd.data.ijb import IJB, Subjects, read_ijb
+from reid_cckd.commands.progress import readable_bytes, readable_seconds
+from reid_cckd.data.ijb import IJB, Subjects, read_detection_scores, read_ijb
 from reid_cckd.data.megaface import rows_of
 from reid_cckd.data.pair_lists import read_pair_list
 from reid_cckd.data.pairs import read_pairs
 from reid_cckd.engine import Embeddings, pick_device
-from reid_cckd.errors import UserError
-from reid_cckd.evaluation import evaluate_open_set, evaluate_pairs, pool_templates
+from reid_cckd.errors import ConfigError, UserError
+from reid_cckd.evaluation import evaluate_open_set, evaluate_pairs, pair_rate, pool_templates, predict_pairs
 from reid_cckd.evaluation.verification import VerificationResult, roc
 from reid_cckd.files import write_json
 from reid_cckd.report import format_table, provenance, roc_curves
@@ -39,6 +40,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--pairs", type=Path, help="lfw.bin and its like, or text: two paths and 0 or 1 a line")
     what.add_argument("--ijb", type=Path, metavar="META", help="the meta folder of IJB-B or IJB-C")
+    parser.add_argument(
+        "--detection-scores", action="store_true", help="weight the images of --ijb by NAME_name_5pts_score.txt"
+    )
     parser.add_argument("--folds", type=int, default=10, help="of consecutive pairs (default 10)")
     parser.add_argument("--fars", type=float, nargs="+", help="false accept rates (default 1e-4 ... as is customary)")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
@@ -48,6 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _command(arguments: argparse.Namespace) -> None:
+    if arguments.detection_scores and arguments.ijb is None:
+        raise ConfigError("--detection-scores goes with --ijb.")
     rows = Embeddings.load(arguments.embeddings)
     more: dict[str, Any] = {}
     try:
@@ -91,12 +97,14 @@ def _listed(path: Path) -> tuple[Sequence[str], Sequence[str], NDArray[np.bool_]
 
 def _ijb(arguments: argparse.Namespace, rows: Embeddings, ijb: IJB) -> tuple[VerificationResult, dict[str, Any]]:
     faces = rows.take(rows_of(ijb.faces.paths, rows.paths.tolist(), str(arguments.ijb)))
-    templates, _ = pool_templates(faces.vectors, ijb.faces.templates, ijb.faces.media)
+    weights = read_detection_scores(ijb) if arguments.detection_scores else None
+    templates, _ = pool_templates(faces.vectors, ijb.faces.templates, ijb.faces.media, weights)
     known = np.unique(ijb.faces.templates)
     sides = (np.searchsorted(known, ijb.pairs[0]), np.searchsorted(known, ijb.pairs[1]))
     result = _evaluate(arguments, templates, sides, ijb.pairs[2], IJB_FARS)
     protocol = "template: sum over media of the mean within each, L2; open set: non-mated probes of either gallery"
-    more: dict[str, Any] = {"protocol": {"name": ijb.name, "definition": protocol}}
+    weighted = "detection scores" if arguments.detection_scores else "none"
+    more: dict[str, Any] = {"protocol": {"name": ijb.name, "definition": protocol, "weights": weighted}}
     if ijb.probes is not None:
         more["search"] = _search(templates, known, ijb, ijb.probes)
         keys = [key for key in more["search"] if key.startswith(("rank", "tpir"))]
@@ -111,7 +119,14 @@ def _evaluate(
     same: NDArray[np.bool_],
     fars: Sequence[float],
 ) -> VerificationResult:
-    options: dict[str, Any] = {"folds": arguments.folds, "device": pick_device(arguments.device)}
+    device = pick_device(arguments.device)
+    need = predict_pairs(len(vectors), len(same), vectors.shape[1])
+    print(
+        f"{len(same):,} pairs of {len(vectors):,} rows, width {vectors.shape[1]:,}: {readable_bytes(need.memory)} "
+        f"beyond the inputs, about {readable_seconds(need.seconds(pair_rate(vectors.shape[1], device)))}",
+        flush=True,
+    )
+    options: dict[str, Any] = {"folds": arguments.folds, "device": device}
     return evaluate_pairs(vectors, sides[0], sides[1], same, fars=arguments.fars or fars, **options)
 
 

@@ -42,6 +42,7 @@ class IJB:
     pairs: tuple[Ints, Ints, NDArray[np.bool_]]
     galleries: tuple[Subjects, ...]  # none where the 1:N files are not there
     probes: Subjects | None
+    detection: Path  # the file of detection scores, if it is there
 
 
 def read_ijb(meta: str | os.PathLike[str]) -> IJB:
@@ -70,7 +71,30 @@ def read_ijb(meta: str | os.PathLike[str]) -> IJB:
         strangers = np.setdiff1d(templates, known)
         if len(strangers):
             raise DataError(f"{file}: template {strangers[0]} and {len(strangers) - 1:,} more have no face.")
-    return IJB(name, faces, pairs, tuple(listed[:2]), listed[2] if listed else None)
+    return IJB(
+        name, faces, pairs, tuple(listed[:2]), listed[2] if listed else None, folder / f"{name}_name_5pts_score.txt"
+    )
+
+
+def read_detection_scores(ijb: IJB) -> NDArray[np.float64]:
+    """(N,) how sure the detector was of each face: the last of the numbers beside its name.
+
+    Raises:
+        DataError: no such file, a line that is not a name, ten coordinates and a score above 0, or a face without one.
+    """
+    scores: dict[str, float] = {}
+    try:
+        for line in ijb.detection.read_text(encoding="utf-8").splitlines():
+            name, *numbers = line.split()
+            if len(numbers) != 11 or not 0 < float(numbers[-1]) < np.inf:
+                raise DataError(f"{ijb.detection}: expected a name, ten coordinates and a score above 0, not {line!r}.")
+            scores[name] = float(numbers[-1])
+    except (OSError, ValueError) as error:
+        raise DataError(f"Cannot read {ijb.detection}: {error}.") from error
+    missing = [path for path in ijb.faces.paths if path not in scores]
+    if missing:
+        raise DataError(f"{ijb.detection} has no score of {missing[0]} and {len(missing) - 1:,} more faces.")
+    return np.array([scores[path] for path in ijb.faces.paths])
 
 
 def _faces(path: Path) -> Faces:

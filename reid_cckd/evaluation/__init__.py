@@ -12,7 +12,14 @@ from reid_cckd.evaluation.identification import IdentificationResult, evaluate_i
 from reid_cckd.evaluation.multi_query import pool_queries
 from reid_cckd.evaluation.neighbours import rank_gallery
 from reid_cckd.evaluation.open_set import OpenSetResult, evaluate_open_set
-from reid_cckd.evaluation.prediction import Prediction, predict_identification, predict_retrieval, product_rate
+from reid_cckd.evaluation.prediction import (
+    Prediction,
+    pair_rate,
+    predict_identification,
+    predict_pairs,
+    predict_retrieval,
+    product_rate,
+)
 from reid_cckd.evaluation.recall import RecallResult, evaluate_recall
 from reid_cckd.evaluation.reranking import Reranking
 from reid_cckd.evaluation.retrieval import RetrievalResult, evaluate_retrieval
@@ -52,9 +59,11 @@ __all__ = [
     "evaluate_single_shot",
     "evaluate_verification",
     "expand_queries",
+    "pair_rate",
     "pool_queries",
     "pool_templates",
     "predict_identification",
+    "predict_pairs",
     "predict_retrieval",
     "product_rate",
     "rank_gallery",

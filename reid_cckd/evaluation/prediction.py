@@ -11,8 +11,10 @@ from reid_cckd.evaluation import identification
 from reid_cckd.evaluation.ranking import chunk_size
 from reid_cckd.evaluation.reranking import Reranking
 from reid_cckd.evaluation.rows import BLOCK, choose_device, multiply
+from reid_cckd.evaluation.verification import similarities
 
 _OVERHEAD = 1.3  # time of counting ranks beside the product
+_PER_PAIR = 64  # bytes of a pair: its score and the sorting of the ROC
 _PER_MATCH = 64  # bytes that a true match takes while its chunk is ranked
 
 
@@ -49,6 +51,21 @@ def predict_identification(probes: int, distractors: int, width: int, highest_fp
     kept = 8 * int(highest_fpr * probes * distractors)  # twice the scores above the highest rate
     scores = 4 * identification._SCORES + 4 * width * min(identification._TILE, distractors)
     return Prediction(scores + kept + 4 * width * probes, probes * distractors * width)
+
+
+def predict_pairs(rows: int, pairs: int, width: int) -> Prediction:
+    """Of `evaluate_pairs`; its seconds are at `pair_rate`."""
+    return Prediction(_PER_PAIR * pairs + 4 * rows + 32 * min(pairs, BLOCK) * width, pairs * width)
+
+
+def pair_rate(width: int, device: torch.device | str | None = None) -> float:
+    """Multiply-adds a second of comparing rows pair by pair, measured in about a tenth of a second."""
+    left = torch.ones(1024, width, device=choose_device(device))
+    start, done = time.perf_counter(), 0
+    while time.perf_counter() - start < 0.1:
+        similarities(left + 0, left + 0)
+        done += 1
+    return done * left.numel() / (time.perf_counter() - start)
 
 
 def product_rate(width: int, device: torch.device | str | None = None) -> float:

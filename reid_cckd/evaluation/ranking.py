@@ -18,7 +18,7 @@ Progress = Callable[[int, int], None]  # queries done, queries in all
 
 _SCORES = 24 * 2**20  # scores held at a time: 96 MiB
 _FEWEST = 16  # queries in a chunk, however long the gallery
-_FEW = 4  # sorting is cheaper than a histogram for fewer than 1 / 4 of the scores
+_MANY = 2000  # scores from which a histogram is cheaper than sorting
 _BINS = 1024
 
 
@@ -161,13 +161,9 @@ def count_above(
     scores: NDArray[np.float32], thresholds: NDArray[np.float32]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """How many ``scores`` lie above each threshold, and how many equal it; both exact."""
-    reaching = scores >= thresholds.min()
-    if _FEW * np.count_nonzero(reaching) < len(scores):
-        near = scores.compress(reaching)
-        near.sort()
-        right = near.searchsorted(thresholds, side="right")
-        return len(near) - right, right - near.searchsorted(thresholds)
-    near, beyond = _histogram(scores, thresholds)
+    near, beyond = scores.compress(scores >= thresholds.min()), np.zeros(len(thresholds), dtype=np.int64)
+    if len(near) > _MANY:
+        near, beyond = _histogram(near, thresholds)
     near.sort()
     right = near.searchsorted(thresholds, side="right")
     return beyond + (len(near) - right), right - near.searchsorted(thresholds)
@@ -178,14 +174,14 @@ def _histogram(
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Scores that share a bin with some threshold, and how many of the others lie above each threshold.
 
-    Cheaper than sorting where thresholds lie deep among the scores. Rounding may move a bin's edge, never the order of
-    two bins, and whatever shares a bin with a threshold is compared exactly by the caller.
+    No score may lie below all thresholds. Rounding may move a bin's edge, never the order of two bins, and whatever
+    shares a bin with a threshold is compared exactly by the caller.
     """
     low = thresholds.min()
     scale = np.float32(_BINS) / max(scores.max() - low, np.float32(1e-30))
     bins = _bin(scores, low, scale)
-    counts = np.bincount(bins, minlength=_BINS + 2)
-    own = _bin(thresholds, low, scale)
+    own = _bin(np.minimum(thresholds, scores.max()), low, scale)
+    counts = np.bincount(bins, minlength=_BINS + 1)
     shared = np.zeros(len(counts), dtype=np.bool_)
     shared[own] = True
     counts[own] = 0
@@ -194,12 +190,10 @@ def _histogram(
 
 
 def _bin(values: NDArray[np.float32], low: np.float32, scale: np.float32) -> NDArray[np.intp]:
-    """Bin 0 is for what lies below ``low``, -inf too; the last is for the highest score and what lies above it."""
+    """Bins of equal width from ``low`` up."""
     shifted = values - low
     shifted *= scale
-    shifted += np.float32(1)
-    np.maximum(shifted, 0, out=shifted)
-    bins: NDArray[np.intp] = np.minimum(shifted, _BINS + 1, out=shifted).astype(np.intp)
+    bins: NDArray[np.intp] = shifted.astype(np.intp)
     return bins
 
 

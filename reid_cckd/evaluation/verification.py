@@ -66,7 +66,7 @@ def evaluate_verification(
     same_length(first=left, second=right, same=truth)
     _check(truth, folds, fars)
     with exact_float32(left.device):
-        blocks = [_similar(left.unit(a, a + BLOCK), right.unit(a, a + BLOCK)) for a in range(0, len(left), BLOCK)]
+        blocks = [similarities(left.unit(a, a + BLOCK), right.unit(a, a + BLOCK)) for a in range(0, len(left), BLOCK)]
     return _score(torch.cat(blocks).numpy(), truth, folds, fars)
 
 
@@ -102,11 +102,12 @@ def evaluate_pairs(
     with exact_float32(rows.device):
         for start in range(0, len(truth), BLOCK):
             left, right = (rows.take(side[start : start + BLOCK]) for side in sides)
-            scores[start : start + BLOCK] = _similar(left, right).numpy()
+            scores[start : start + BLOCK] = similarities(left, right).numpy()
     return _score(scores, truth, folds, fars)
 
 
-def _similar(left: Tensor, right: Tensor) -> Tensor:
+def similarities(left: Tensor, right: Tensor) -> Tensor:
+    """(N,) cosine similarities in float64 of unit rows (N, D), on the CPU."""
     return (left.double() * right).sum(dim=1).cpu()
 
 

@@ -47,7 +47,9 @@ def test_the_report_is_the_librarys(
     assert worst["teacher_ap"] > worst["student_ap"]
     assert report["comparison"]["difference"] == pytest.approx(expected.student.mean_ap - expected.teacher.mean_ap)
     assert (tmp_path / "worse.png").stat().st_size > 1000
-    assert "student in the teacher's gallery" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "beyond the inputs" in printed
+    assert "student in the teacher's gallery" in printed
 
 
 def test_other_widths_leave_the_asymmetric_search_out(

@@ -13,7 +13,13 @@ import pytest
 from reid_cckd.commands.__main__ import main
 from reid_cckd.data.megaface import TemplateList, read_feature, write_feature, write_template_list
 from reid_cckd.engine import Embeddings
-from reid_cckd.evaluation import clean_probes, evaluate_identification, evaluate_open_set, evaluate_pairs
+from reid_cckd.evaluation import (
+    clean_probes,
+    evaluate_identification,
+    evaluate_open_set,
+    evaluate_pairs,
+    pool_templates,
+)
 from tests.data.test_megaface import write_ijb
 from tests.data.trees import jpeg
 
@@ -171,19 +177,31 @@ def test_pair_lists_are_verified(devkit: Path) -> None:
     assert (devkit / "out" / "roc.png").stat().st_size > 1000
 
 
-def test_ijb_one_to_one_and_one_to_many(tmp_path: Path) -> None:
+def test_ijb_one_to_one_and_one_to_many(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     vectors = np.random.default_rng(0).standard_normal((5, 8)).astype(np.float32)
     paths, roles = np.array([f"{number}.jpg" for number in range(1, 6)]), np.full(5, "test")
     Embeddings(vectors, np.zeros(5, int), np.zeros(5, int), paths, roles).save(tmp_path / "set")
     meta = write_ijb(tmp_path / "meta")
     arguments = ["--ijb", str(meta), "--folds", "3", "--output", str(tmp_path / "out")]
     assert main(["verify", str(tmp_path / "set"), *arguments]) == 0
+    assert "3 pairs of 4 rows, width 8: 1 MB beyond the inputs" in capsys.readouterr().out
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     templates = np.stack([vectors[0] + vectors[1], *vectors[2:]])
     one = evaluate_pairs(templates, [0, 1, 0], [2, 3, 3], [True, False, False], folds=3)
     assert report["scores"]["auc"] == one.auc
     halves = [evaluate_open_set(templates[2:], templates[k : k + 1], [7, 8], [7 + k]) for k in (0, 1)]
     assert report["search"]["rank1"] == np.mean([half.cmc[1] for half in halves])
+    scores = np.linspace(0.2, 1, 5)
+    lines = [f"{path} {'1.5 ' * 10}{score}" for path, score in zip(paths, scores, strict=True)]
+    (meta / "ijbc_name_5pts_score.txt").write_text("\n".join(reversed(lines)))
+    assert main(["verify", str(tmp_path / "set"), *arguments, "--detection-scores"]) == 0
+    weighted = json.loads((tmp_path / "out" / "report.json").read_text())
+    heavy, _ = pool_templates(vectors, [1, 1, 2, 3, 4], [10, 11, 12, 13, 13], scores)
+    assert weighted["scores"]["auc"] == evaluate_pairs(heavy, [0, 1, 0], [2, 3, 3], [True, False, False], folds=3).auc
+    assert (report["protocol"]["weights"], weighted["protocol"]["weights"]) == ("none", "detection scores")
+    (meta / "ijbc_name_5pts_score.txt").write_text("\n".join(lines[1:]))
+    assert main(["verify", str(tmp_path / "set"), *arguments, "--detection-scores"]) == 2
+    assert "has no score of 1.jpg" in capsys.readouterr().err
     assert report["search"]["tpir@0.1"] == np.mean([half.tpir[0.1] for half in halves])
 
 
