@@ -23,6 +23,7 @@ from reid_cckd.data import (
     collate,
     limit_threads,
 )
+from reid_cckd.data.sources import length_of
 from reid_cckd.errors import ConfigError
 
 PROBED = 1000  # files whose length goes into a fingerprint
@@ -86,6 +87,6 @@ def plain_loader(dataset: ImageDataset, batch_size: int, workers: int, start: in
 def fingerprint(manifest: Manifest) -> str:
     """Which images in which order, and how long some of their files are, as 64 hexadecimal digits."""
     step = max(1, len(manifest) // PROBED)
-    lengths = [manifest.reader.stamp(path)[0] for path in manifest.paths[::step]]
+    lengths = map(length_of, manifest.reader.files(manifest.paths[::step]))
     text = "\n".join([manifest.name, *manifest.paths, *map(str, lengths)])
     return hashlib.sha256(text.encode()).hexdigest()

@@ -15,7 +15,7 @@ from reid_cckd.data.folders import Tree, find_tree
 from reid_cckd.data.images import Pixels, resize
 from reid_cckd.data.manifest import Manifest
 from reid_cckd.data.safe_pickle import load_pickle
-from reid_cckd.data.sources import number_of, stamp_of
+from reid_cckd.data.sources import files_of, number_of
 from reid_cckd.errors import DataError
 
 SIDE = 32
@@ -103,8 +103,8 @@ class Batches:
     def encoded(self, path: str) -> None:
         return None
 
-    def stamp(self, paths: Sequence[str]) -> str:
-        return stamp_of(self.home / file for file in sorted({path.rpartition(":")[0] for path in paths}))
+    def files(self, paths: Sequence[str]) -> list[Path]:
+        return files_of(self.home, paths)
 
 
 def _find(root: Path, kind: Cifar) -> Path:

@@ -107,8 +107,8 @@ class PackedRows:
     def encoded(self, path: str) -> None:
         return None
 
-    def stamp(self, paths: Sequence[str]) -> str:
-        return stamp_of([self.packed.folder / PIXELS])
+    def files(self, paths: Sequence[str]) -> list[Path]:
+        return [self.packed.folder / PIXELS]
 
 
 def read_packed(root: str | os.PathLike[str]) -> Manifest:
@@ -200,7 +200,7 @@ def checksum(path: Path) -> dict[str, int]:
 
 def _plan(manifest: Manifest, size: tuple[int, int]) -> dict[str, Any]:
     content = hashlib.sha256(_names(manifest))
-    content.update(manifest.reader.stamp(manifest.paths).encode())
+    content.update(stamp_of(manifest.reader.files(manifest.paths)).encode())
     for column in (manifest.labels, manifest.cameras, manifest.roles, manifest.superclasses):
         content.update(b"" if column is None else np.ascontiguousarray(column).tobytes())
     return {

@@ -15,7 +15,7 @@ from reid_cckd.data.folders import describe
 from reid_cckd.data.images import Pixels, decode
 from reid_cckd.data.manifest import Manifest
 from reid_cckd.data.recordio import BrokenRecordError, Pack
-from reid_cckd.data.sources import Numbered, number_of, stamp_of
+from reid_cckd.data.sources import Numbered, number_of
 from reid_cckd.errors import DataError
 
 EXACT = 2**24  # float32, in which packs store labels and ranges of keys, merges whole numbers beyond
@@ -39,8 +39,8 @@ class Records:
         except BrokenRecordError as error:
             raise DataError(f"{self.pack.rec.parent / path}: {error}. Download the pack again.") from error
 
-    def stamp(self, paths: Sequence[str]) -> str:
-        return stamp_of([self.pack.rec])
+    def files(self, paths: Sequence[str]) -> list[Path]:
+        return [self.pack.rec]
 
 
 def read_recordio(root: str | os.PathLike[str], *, name: str | None = None) -> Manifest:

@@ -15,7 +15,7 @@ from reid_cckd.data.folders import describe
 from reid_cckd.data.images import Pixels, decode
 from reid_cckd.data.manifest import UNLABELLED, Manifest, chain
 from reid_cckd.data.safe_pickle import load_pickle
-from reid_cckd.data.sources import Numbered, number_of, stamp_of
+from reid_cckd.data.sources import Numbered, files_of, number_of
 from reid_cckd.errors import DataError
 
 
@@ -52,8 +52,8 @@ class PairFile:
     def encoded(self, path: str) -> bytes:
         return bytes(self.content(path.rpartition(":")[0])[0][number_of(path)])
 
-    def stamp(self, paths: Sequence[str]) -> str:
-        return stamp_of(self.home / file for file in sorted({path.rpartition(":")[0] for path in paths}))
+    def files(self, paths: Sequence[str]) -> list[Path]:
+        return files_of(self.home, paths)
 
 
 def read_pairs(path: str | os.PathLike[str]) -> Pairs:

@@ -28,8 +28,8 @@ class Source(Protocol):
     def encoded(self, path: str) -> bytes | None:
         """The bytes of the image file, or None where bare pixels are kept. Raises DataError where there are none."""
 
-    def stamp(self, paths: Sequence[str]) -> str:
-        """Sizes and times of change of the files that hold these images: another text means other content."""
+    def files(self, paths: Sequence[str]) -> Iterable[Path]:
+        """The files on disk that hold these images, each once."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,8 @@ class Files:
     def encoded(self, path: str) -> bytes:
         return (self.root / path).read_bytes()
 
-    def stamp(self, paths: Sequence[str]) -> str:
-        return stamp_of(self.root / path for path in paths)
+    def files(self, paths: Sequence[str]) -> Iterable[Path]:
+        return (self.root / path for path in paths)
 
 
 class Numbered(Sequence[str]):
@@ -81,6 +81,19 @@ class Numbered(Sequence[str]):
 def number_of(path: str) -> int:
     """17 of ``train.rec:17``."""
     return int(path.rpartition(":")[2])
+
+
+def files_of(home: Path, paths: Sequence[str]) -> list[Path]:
+    """The files ``train.rec`` of paths such as ``train.rec:17``, by name."""
+    return [home / file for file in sorted({path.rpartition(":")[0] for path in paths})]
+
+
+def length_of(file: Path) -> int:
+    """Bytes of a file, -1 of a missing one."""
+    try:
+        return file.stat().st_size
+    except OSError:
+        return -1
 
 
 def stamp_of(files: Iterable[Path]) -> str:
