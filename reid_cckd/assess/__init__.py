@@ -2,6 +2,7 @@
 
 from reid_cckd.assess.choice import build_judge
 from reid_cckd.assess.classification import ClassificationJudge
+from reid_cckd.assess.identification import IdentificationJudge
 from reid_cckd.assess.retrieval import PLAIN, Refinement, RetrievalJudge, evaluate_embeddings, protocol, scores
 from reid_cckd.assess.verdict import Judge, Verdict
 from reid_cckd.assess.verification import VerificationJudge
@@ -9,6 +10,7 @@ from reid_cckd.assess.verification import VerificationJudge
 __all__ = [
     "PLAIN",
     "ClassificationJudge",
+    "IdentificationJudge",
     "Judge",
     "Refinement",
     "RetrievalJudge",

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from reid_cckd.assess.classification import ClassificationJudge
+from reid_cckd.assess.identification import IdentificationJudge
 from reid_cckd.assess.retrieval import RetrievalJudge
 from reid_cckd.assess.verdict import Judge
 from reid_cckd.assess.verification import VerificationJudge
@@ -18,11 +19,12 @@ JUDGES: dict[str, Any] = {
     "retrieval": RetrievalJudge,
     "classification": ClassificationJudge,
     "verification": VerificationJudge,
+    "identification": IdentificationJudge,
 }
 
 
 def build_judge(config: Config, manifest: Manifest, device: torch.device) -> Judge:
-    """Who scores the networks of this configuration on ``manifest``, or on the pairs that it names."""
+    """Who scores the networks of this configuration on ``manifest``, or on what it names."""
     make = JUDGES[config.evaluation.task]
     judge: Judge = make(manifest, config.evaluation, config.data, device, precision(config, device))
     return judge

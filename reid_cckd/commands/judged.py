@@ -1,4 +1,4 @@
-"""Reports of classification and verification: whatever a judge says, in report.json and a table."""
+"""Reports of classification, verification and identification: whatever a judge says, in report.json and a table."""
 
 from __future__ import annotations
 

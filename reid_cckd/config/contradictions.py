@@ -139,6 +139,12 @@ def _device_contradictions(config: Config) -> Iterator[tuple[str, str]]:
 def _task_contradictions(evaluation: Evaluation) -> Iterator[tuple[str, str]]:
     if (evaluation.task == "verification") != bool(evaluation.pairs):
         yield "evaluation.pairs", "names the files of task: verification, and of no other; give both or neither"
+    if (evaluation.task == "identification") != (evaluation.benchmark is not None):
+        yield "evaluation.benchmark", "is the folder of task: identification, and of no other; give both or neither"
+    if evaluation.task == "identification" and 1 not in evaluation.ranks:
+        yield "evaluation.ranks", "must hold 1: checkpoints of task: identification are chosen by rank1"
+    if not evaluation.scales or min(evaluation.scales) < 1:
+        yield "evaluation.scales", f"must be numbers from 1 up, is {list(evaluation.scales)}"
     for name, path in evaluation.pairs.items():
         if not isinstance(path, str):
             yield f"evaluation.pairs.{name}", f"expected the path of a .bin, found {path!r}"

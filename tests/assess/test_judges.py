@@ -1,4 +1,4 @@
-"""Judges of classification and verification, by networks whose answers a person can work out."""
+"""Judges of classification, verification and identification, by networks whose answers a person can work out."""
 
 from __future__ import annotations
 
@@ -117,3 +117,44 @@ def test_pairs_that_cannot_be_scored_are_named(folders: Path) -> None:
         settings(folders, task="verification")
     with pytest.raises(ConfigError, match=r"evaluation\.pairs"):
         settings(folders, pairs={"few": few})
+
+
+def identifier(root: Path, **evaluation: object) -> Judge:
+    config = settings(root, task="identification", benchmark=str(root / "faces"), **evaluation)
+    return build_judge(config, read_manifest(config.data), CPU)
+
+
+@pytest.fixture
+def faces(folders: Path) -> Path:
+    """Two people of two photos each; of eight distractors one lies close to the first photo of the second."""
+    for name, grey in {"anna/0": 0, "anna/1": 4, "bert/0": 100, "bert/1": 120}.items():
+        write_image(folders / "faces" / "facescrub" / f"{name}.png", grey, size=(8, 8))
+    for number, grey in enumerate((96, *range(148, 155))):
+        write_image(folders / "faces" / "megaface" / "0" / "0" / f"{number}.png", grey, size=(8, 8))
+    return folders
+
+
+def test_identification_counts_distractors_nearer_than_the_mate(faces: Path) -> None:
+    judge = identifier(faces, scales=[8, 100], ranks=[1, 2])
+    scores = judge(Grey())
+    assert judge.main == "rank1"
+    assert scores["rank1"] == scores["rank1_of_8"] == pytest.approx(3 / 4)  # bert/0 is nearer to the distractor
+    assert scores["rank2"] == 1.0
+    assert "rank1_of_100" not in scores
+    verdict = judge.verdict(Grey())
+    assert (verdict.protocol["probes"], verdict.protocol["pairs"]) == (4, 4)
+    assert [row["distractors"] for row in verdict.details["scales"]] == [8]
+    assert judge.for_classes([0, 1]) is judge
+
+
+def test_identification_without_enough_is_refused(faces: Path) -> None:
+    with pytest.raises(ConfigError, match="all exceed the 8 distractors"):
+        identifier(faces, scales=[9])
+    with pytest.raises(ConfigError, match=r"evaluation\.benchmark"):
+        settings(faces, task="identification")
+    with pytest.raises(ConfigError, match=r"evaluation\.ranks"):
+        settings(faces, task="identification", benchmark="x", ranks=[5])
+    (faces / "faces" / "facescrub" / "anna" / "1.png").unlink()
+    (faces / "faces" / "facescrub" / "bert" / "1.png").unlink()
+    with pytest.raises(DataError, match="two photos"):
+        identifier(faces, scales=[8])(Grey())
