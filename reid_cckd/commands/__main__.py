@@ -15,6 +15,7 @@ COMMANDS = {
     "identify": "find photos among up to millions of distractors (MegaFace)",
     "verify": "tell pairs of one person from others (LFW, pair lists, IJB-B, IJB-C)",
     "data": "check a data set on disk, or write a synthetic one",
+    "prepare": "write a data set as a pack, as identity folders or as packed images",
     "sweep": "train the runs of a study over grids and seeds, with a table at the end",
     "reproduce": "a table of the paper, trained and set beside what was published",
     "figures": "draw what students took over from their teacher",

@@ -13,13 +13,15 @@ from tqdm.auto import tqdm
 def progress(title: str, unit: str) -> Iterator[Callable[[int, int], None]]:
     """A function of (done, total) that draws a bar with the time left; a line a half minute where there is no screen.
 
-    Work of less than a second draws nothing.
+    Work of less than a second draws nothing. What the first call says is done counts as done before.
     """
     screen = sys.stderr.isatty()
     options = {"delay": 1, "mininterval": 0.2 if screen else 30, "leave": not screen, "dynamic_ncols": screen}
     with tqdm(desc=title, unit=f" {unit}", unit_scale=True, **options) as bar:
 
         def show(done: int, total: int) -> None:
+            if bar.total is None:
+                bar.initial = bar.last_print_n = bar.n = done
             bar.total = total
             bar.update(done - bar.n)
 

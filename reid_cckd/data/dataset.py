@@ -20,7 +20,8 @@ from reid_cckd.data.augment import Augment
 from reid_cckd.data.folders import SHOWN
 from reid_cckd.data.images import BadImage, DamagedImageError, Pixels, in_threads
 from reid_cckd.data.manifest import Manifest
-from reid_cckd.data.packed import Packed, cached
+from reid_cckd.data.packed import Packed
+from reid_cckd.data.packing import cached
 from reid_cckd.errors import DataError
 
 Item = tuple[Tensor, int, int]

@@ -10,44 +10,47 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from reid_cckd.data.images import in_threads
 from reid_cckd.data.recordio import frame, pack
 
 Content = tuple[int, bytes]  # key, record
+Read = Callable[[int], bytes]
 
 
 def write_pack(
     rec: Path,
     labels: NDArray[np.int64],
-    read: Callable[[int], bytes],
+    read: Read,
     *,
     kind: Literal["insightface", "im2rec"] = "insightface",
     size: tuple[int, int] = (112, 112),
-    progress: Callable[[], object] = lambda: None,
+    workers: int | None = 1,
+    progress: Callable[[int, int], object] = lambda done, total: None,
 ) -> None:
     """Write ``rec``, its `.idx` and, for insightface, ``property``; continues where a killed call stopped.
 
-    ``labels``: (N,) from 0. ``read(row)`` gives the encoded image of a row. In insightface's kind images stand in the
-    order of their labels, so that an identity is a range of keys.
+    ``labels``: (N,) from 0. ``read(row)`` gives the encoded image of a row, in ``workers`` threads. In insightface's
+    kind images stand in the order of their labels, so that an identity is a range of keys.
     """
     rec.parent.mkdir(parents=True, exist_ok=True)
     idx = rec.with_suffix(".idx")
     done, end = _resume(rec, idx)
-    contents = _insightface(labels, read, done) if kind == "insightface" else _im2rec(labels, read, done)
+    write = _insightface if kind == "insightface" else _im2rec
     with rec.open("ab") as records, idx.open("a") as index:
-        for key, content in contents:
+        for key, content in write(labels, read, done, workers):
             framed = frame(content)
             records.write(framed)
             records.flush()  # a line of the index promises a whole record
             index.write(f"{key}\t{end}\n")
             index.flush()
             end += len(framed)
-            progress()
+            progress(min(key, len(labels)), len(labels))
         os.fsync(records.fileno())
     if kind == "insightface":
         rec.with_name("property").write_text(f"{labels.max() + 1},{size[0]},{size[1]}\n")
 
 
-def _insightface(labels: NDArray[np.int64], read: Callable[[int], bytes], done: int) -> Iterator[Content]:
+def _insightface(labels: NDArray[np.int64], read: Read, done: int, workers: int | None) -> Iterator[Content]:
     """Header, images in the order of labels, identities; the first ``done`` are left out."""
     order = np.argsort(labels, kind="stable")
     people, starts = np.unique(labels[order], return_index=True)
@@ -55,16 +58,16 @@ def _insightface(labels: NDArray[np.int64], read: Callable[[int], bytes], done: 
     end = len(labels) + 1
     if done == 0:
         yield 0, pack([float(end), float(end + len(people))], b"")
-    for position in range(max(done - 1, 0), len(labels)):
-        row = int(order[position])
-        yield position + 1, pack([float(labels[row])] * 2, read(row), position + 1)
+    rows = order[max(done - 1, 0) :].tolist()
+    for key, (row, image) in enumerate(zip(rows, in_threads(read, rows, workers), strict=True), start=max(done, 1)):
+        yield key, pack([float(labels[row])] * 2, image, key)
     for number in range(max(done - end, 0), len(people)):
         yield end + number, pack([float(starts[number] + 1), float(ends[number] + 1)], b"", end + number)
 
 
-def _im2rec(labels: NDArray[np.int64], read: Callable[[int], bytes], done: int) -> Iterator[Content]:
-    for row in range(done, len(labels)):
-        yield row, pack(float(labels[row]), read(row), row)
+def _im2rec(labels: NDArray[np.int64], read: Read, done: int, workers: int | None) -> Iterator[Content]:
+    for row, image in enumerate(in_threads(read, range(done, len(labels)), workers), start=done):
+        yield row, pack(float(labels[row]), image, row)
 
 
 def _resume(rec: Path, idx: Path) -> tuple[int, int]:

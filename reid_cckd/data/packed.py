@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-import re
 import zlib
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -16,14 +14,12 @@ from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
-from reid_cckd.data.images import BadImage, Pixels, in_threads
+from reid_cckd.data.images import BadImage, Pixels
 from reid_cckd.data.manifest import Manifest
-from reid_cckd.data.sources import Numbered, number_of, stamp_of
-from reid_cckd.data.staging import PLAN, need_space, read_plan, staged
+from reid_cckd.data.sources import Numbered, number_of
+from reid_cckd.data.staging import PLAN, read_plan
 from reid_cckd.errors import DataError
-from reid_cckd.files import write_json
 
 FORMAT = 1  # raise it when decoding or the files change: caches are then made anew
 PIXELS, ROWS, BAD, SUM = "pixels.bin", "rows.npz", "bad.jsonl", "checksum.json"
@@ -44,7 +40,7 @@ class Packed:
         plan = read_plan(folder)
         if plan is None or plan.get("kind") != "packed images":
             raise DataError(
-                f"{folder} holds no packed images: looked for {folder / PLAN}. Make it with `prepare packed`."
+                f"{folder} holds no packed images: looked for {folder / PLAN}. Make it with reid-cckd prepare packed."
             )
         if plan.get("format") != FORMAT:
             raise DataError(
@@ -63,7 +59,7 @@ class Packed:
                 f"{folder / PIXELS} has {found:,} bytes, expected {int(np.prod(self.shape)):,} for {self.shape[0]:,} "
                 f"images of {self.size[0]} x {self.size[1]}. Remove the folder and make it anew."
             )
-        self.bad = _read_bad(folder / BAD, self.shape[0])
+        self.bad = read_bad(folder / BAD, self.shape[0])
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -112,7 +108,7 @@ class PackedRows:
 
 
 def read_packed(root: str | os.PathLike[str]) -> Manifest:
-    """The table and the images of a folder that `prepare packed` wrote.
+    """The table and the images of a folder that `reid-cckd prepare packed` wrote.
 
     Raises:
         DataError: the folder is none, incomplete, or of another format; an image is asked for in another size.
@@ -135,54 +131,6 @@ def read_packed(root: str | os.PathLike[str]) -> Manifest:
         raise DataError(f"{folder / ROWS} cannot be read: {error}. Remove the folder and make it anew.") from error
 
 
-def write_packed(
-    manifest: Manifest, size: tuple[int, int], folder: Path, *, workers: int | None = None, replace: bool = False
-) -> Packed:
-    """Decode every image of ``manifest`` once into ``folder``, or leave it as it is when that has been done.
-
-    Continues where a killed call stopped. The folder belongs to the images' paths, sizes in bytes and times of change:
-    with ``replace``, one of other content makes way. Damaged images are listed, not refused.
-
-    Raises:
-        DataError: ``folder`` holds something else. UserError: no space.
-    """
-    plan = _plan(manifest, size)
-    with staged(folder, plan, replace=replace) as part:
-        if part is not None:
-            have = (part / PIXELS).stat().st_size if (part / PIXELS).exists() else 0
-            need_space(folder, len(manifest) * 3 * size[0] * size[1] - have)
-            _write_pixels(part, manifest, size, workers)
-            _write_rows(part / ROWS, manifest)
-            write_json(part / SUM, checksum(part / PIXELS))
-    return Packed(folder)
-
-
-def cached(manifest: Manifest, size: tuple[int, int], cache_dir: Path | None = None) -> Packed:
-    """The packed images of ``manifest``, below ``cache_dir`` or ``.packed`` beside the data; made anew when stale.
-
-    Raises:
-        DataError: the folder of that name was made with other parameters. UserError: no space, or a read-only folder.
-    """
-    names = hashlib.sha256(_names(manifest)).hexdigest()[:12]
-    title = re.sub(r"[^A-Za-z0-9.]+", "_", manifest.name)
-    base = manifest.root / ".packed" if cache_dir is None else cache_dir
-    folder = base / f"{title}-{names}-{size[0]}x{size[1]}"
-    before, plan = read_plan(folder), _plan(manifest, size)
-    if before is not None:
-        other = {key: before.get(key) for key in plan if key != "content" and before.get(key) != plan[key]}
-        if other:
-            raise DataError(
-                f"{folder} was made with other parameters ({other}; wanted "
-                f"{ {key: plan[key] for key in other} }). Remove it, or set another data.cache_dir."
-            )
-        if before != plan:
-            print(f"{folder}: the images have changed since; decoding them again.")
-    try:
-        return write_packed(manifest, size, folder, replace=True)
-    except PermissionError as error:
-        raise DataError(f"{base} cannot be written: {error.strerror}. Set data.cache_dir.") from error
-
-
 def check_size(packed: Packed, size: tuple[int, int]) -> None:
     """Raises DataError where packed images are of another size than a run asks for."""
     if tuple(size) != packed.size:
@@ -198,60 +146,7 @@ def checksum(path: Path) -> dict[str, int]:
     return {"bytes": total, "crc32": crc}
 
 
-def _plan(manifest: Manifest, size: tuple[int, int]) -> dict[str, Any]:
-    content = hashlib.sha256(_names(manifest))
-    content.update(stamp_of(manifest.reader.files(manifest.paths)).encode())
-    for column in (manifest.labels, manifest.cameras, manifest.roles, manifest.superclasses):
-        content.update(b"" if column is None else np.ascontiguousarray(column).tobytes())
-    return {
-        "kind": "packed images",
-        "format": FORMAT,
-        "name": manifest.name,
-        "size": [int(size[0]), int(size[1])],
-        "images": len(manifest),
-        "content": content.hexdigest(),
-    }
-
-
-def _names(manifest: Manifest) -> bytes:
-    paths = manifest.paths
-    if isinstance(paths, Numbered):
-        return paths.prefix.encode() + b"\0" + paths.numbers.tobytes()
-    return "\0".join(paths).encode("utf-8", "surrogateescape")
-
-
-def _write_pixels(part: Path, manifest: Manifest, size: tuple[int, int], workers: int | None) -> None:
-    total, stride = len(manifest), 3 * size[0] * size[1]
-    done = ((part / PIXELS).stat().st_size if (part / PIXELS).exists() else 0) // stride
-    bad = [image for image in _read_bad(part / BAD, total) if image.row < done]
-    black = np.zeros((*size, 3), dtype=np.uint8)
-    decoded = in_threads(lambda row: manifest.image_or_reason(row, size), range(done, total), workers)
-    bar = tqdm(decoded, f"pack {manifest.name}", total, initial=done, unit="image", delay=1, leave=False, disable=None)
-    with (part / BAD).open("w", encoding="utf-8") as faults, (part / PIXELS).open("ab") as pixels:
-        pixels.truncate(done * stride)
-        faults.writelines(_line(image) for image in bad)
-        for row, image in enumerate(bar, start=done):
-            if isinstance(image, str):
-                faults.write(_line(BadImage(row, manifest.paths[row], image)))
-                faults.flush()  # before its row: what is in the file of pixels has been judged
-            pixels.write((black if isinstance(image, str) else image).tobytes())
-        pixels.flush()
-        os.fsync(pixels.fileno())
-
-
-def _write_rows(path: Path, manifest: Manifest) -> None:
-    columns: dict[str, Any] = {"labels": manifest.labels, "cameras": manifest.cameras, "roles": manifest.roles}
-    if manifest.superclasses is not None:
-        columns["superclasses"] = manifest.superclasses
-    with path.open("wb") as file:
-        np.savez_compressed(file, **columns)
-
-
-def _line(image: BadImage) -> str:
-    return json.dumps(image._asdict()) + "\n"
-
-
-def _read_bad(path: Path, total: int) -> list[BadImage]:
+def read_bad(path: Path, total: int) -> list[BadImage]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
         images = [BadImage(int(item["row"]), str(item["path"]), str(item["reason"])) for item in _parsed(lines)]

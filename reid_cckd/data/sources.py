@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reid_cckd.data.images import Pixels, image_or_reason
+from reid_cckd.errors import DataError
 
 
 class Source(Protocol):
@@ -42,7 +43,10 @@ class Files:
         return image_or_reason(self.root / path, size)
 
     def encoded(self, path: str) -> bytes:
-        return (self.root / path).read_bytes()
+        try:
+            return (self.root / path).read_bytes()
+        except OSError as error:
+            raise DataError(f"{self.root / path} cannot be read: {error.strerror}. Restore it.") from error
 
     def files(self, paths: Sequence[str]) -> Iterable[Path]:
         return (self.root / path for path in paths)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import os
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -48,11 +49,11 @@ def staged(target: Path, plan: Mapping[str, Any], *, replace: bool = False) -> I
             shutil.rmtree(old, ignore_errors=True)
 
 
-def need_space(folder: Path, needed: int) -> None:
+def need_space(folder: Path, needed: int, files: int = 0) -> None:
     """Refuse before work begins.
 
     Raises:
-        UserError: fewer than ``needed`` bytes are free where ``folder`` is or will be.
+        UserError: fewer than ``needed`` bytes, or places for so many files, are free where ``folder`` is or will be.
     """
     existing = next(place for place in (folder, *folder.absolute().parents) if place.is_dir())
     free = shutil.disk_usage(existing).free
@@ -60,6 +61,12 @@ def need_space(folder: Path, needed: int) -> None:
         raise UserError(
             f"{folder} needs {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free there. Free space, or choose "
             "another folder."
+        )
+    disk = os.statvfs(existing)
+    if disk.f_files and files > disk.f_favail:  # a file system without such a limit says 0
+        raise UserError(
+            f"{folder} needs {files:,} files and its disk has places for {disk.f_favail:,} more. Choose another disk, "
+            "or a format of few files."
         )
 
 

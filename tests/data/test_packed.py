@@ -13,12 +13,13 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from reid_cckd.data import packed as packing
+from reid_cckd.data import packing
 from reid_cckd.data.dataset import ImageDataset, collate
 from reid_cckd.data.images import DamagedImageError
 from reid_cckd.data.layouts import LAYOUTS
 from reid_cckd.data.manifest import Manifest
-from reid_cckd.data.packed import PIXELS, Packed, cached, write_packed
+from reid_cckd.data.packed import PIXELS, Packed
+from reid_cckd.data.packing import cached, write_packed
 from reid_cckd.errors import DataError, UserError
 from tests.data.trees import write_image
 
