@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import torch
 from timm.utils import ModelEmaV3
 from torch import nn
+from torch.optim import Optimizer
 
 from reid_cckd import config as configuration
 from reid_cckd.build.data import device_images, image_dataset
@@ -55,9 +56,7 @@ def build_trainer(
     feed = _feed(config, dataset, _divisible(build_sampler(config, dataset, frozen, device)), device)
     if rank() > 0:  # networks begin alike on all processes, but dropout does not go on alike
         torch.manual_seed(config.seed + rank())
-    optim = config.optim
-    networks: list[nn.Module] = [student, objective]
-    optimizer = create_optimizer(networks, optim.name, optim.lr, optim.weight_decay, optim.options)
+    optim, optimizer = config.optim, _optimizer(config, student, objective)
     return Trainer(
         folder=folder,
         student=student,
@@ -101,11 +100,15 @@ def rehearse(config: Config, manifest: Manifest, teacher: Loaded | None) -> None
     with torch.random.fork_rng(devices=[]):
         student = build_network(config, len(classes))
         objective = build_objective(config, classes.tolist(), student, teacher, len(manifest))
-    optim = config.optim
-    create_optimizer([student, objective], optim.name, optim.lr, optim.weight_decay, optim.options)
+    _optimizer(config, student, objective)
     if config.sampler.kind != "sur":  # which asks the teacher
         unread = replace(config.data, cache="none", on_bad_image="error")
         build_sampler(config, image_dataset(manifest, labels, unread), None, torch.device("cpu"))
+
+
+def _optimizer(config: Config, student: nn.Module, objective: nn.Module) -> Optimizer:
+    optim = config.optim
+    return create_optimizer([student, objective], optim.name, optim.lr, optim.weight_decay, optim.options)
 
 
 def _prepared(student: Embedder, config: Config, device: torch.device) -> Embedder:
@@ -139,6 +142,8 @@ def _feed(config: Config, dataset: ImageDataset, sampler: Any, device: torch.dev
     if config.data.cache == "device":
         return DirectFeed(device_images(dataset, config.data, config.seed, device).batch, sampler, name_of)
     pin = device.type == "cuda"
+    if config.data.on_bad_image == "skip":
+        dataset = dataset.forgiving()
     return Feed(dataset, sampler, collate, name_of, config.data.workers, pin_memory=pin, worker_init=limit_threads)
 
 

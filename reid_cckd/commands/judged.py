@@ -23,7 +23,7 @@ def task_of(source: Path, overrides: Sequence[str] = ()) -> str:
     """What a checkpoint is tested on; folders of embeddings are for retrieval."""
     if is_embeddings(source) or not source.is_file():
         return "retrieval"
-    config = config_from_dict(load_checkpoint(source)["config"], str(source), overrides)
+    config = config_from_dict(load_checkpoint(source, lazy=True)["config"], str(source), overrides)
     return config.evaluation.task
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -63,6 +65,8 @@ class ImageDataset(Dataset[Item]):
         self._pixels: Tensor | None = None
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # seen by workers that already run
         self._packed: Packed | None = None
+        self._forgives = False
+        self._missed: set[int] = set()
         if cache == "packed":
             self._packed = cached(manifest, image_size, cache_dir)
             self.bad = self._packed.bad
@@ -99,26 +103,53 @@ class ImageDataset(Dataset[Item]):
         plain.augment = None
         return plain
 
+    def forgiving(self) -> ImageDataset:
+        """The same images to train on: in place of one that is damaged by now comes the next readable of its class.
+
+        Nothing that needs every row once, as evaluation does, should look at it.
+        """
+        other = copy.copy(self)
+        other._forgives = True
+        return other
+
     def __getitem__(self, index: int) -> Item:
-        return self._item(int(index), repeat=0)
+        return self._item(int(index), Counter())
 
     def __getitems__(self, indices: Sequence[int]) -> list[Item]:
         """The items of one batch (a DataLoader's fetcher calls this instead of ``__getitem__``)."""
         seen: Counter[int] = Counter()
-        items = []
-        for index in map(int, indices):
-            items.append(self._item(index, repeat=seen[index]))
-            seen[index] += 1
-        return items
+        return [self._item(int(index), seen) for index in indices]
 
-    def _item(self, index: int, repeat: int) -> Item:
-        image = self._image(index)
+    def _item(self, index: int, seen: Counter[int]) -> Item:
+        index, image = self._readable(index)
+        repeat, seen[index] = seen[index], seen[index] + 1
         if self.augment is not None:
             epoch = int(self._epoch)
             if self.views is not None:
                 epoch, repeat = (epoch + repeat) % self.views, 0
             image = self.augment(image, seed=self.seed, epoch=epoch, index=index, repeat=repeat)
         return torch.from_numpy(image.transpose(2, 0, 1)), int(self.labels[index]), index
+
+    def _readable(self, index: int) -> tuple[int, Pixels]:
+        """An image, or the one that stands in for it, and its number."""
+        try:
+            return index, self._image(index)
+        except DamagedImageError:
+            if not self._forgives:
+                raise
+            kin = np.flatnonzero(self.labels == self.labels[index])
+            for other in np.roll(kin, -int(np.searchsorted(kin, index)))[1:].tolist():
+                with contextlib.suppress(DamagedImageError):
+                    image = self._image(other)
+                    self._tell(index)
+                    return other, image
+            raise
+
+    def _tell(self, index: int) -> None:
+        """Name a damaged image, once in a process."""
+        if index not in self._missed:
+            self._missed.add(index)
+            print(f"damaged, another of its class is shown: {self.manifest.path(index)}", file=sys.stderr, flush=True)
 
     def _image(self, index: int) -> Pixels:
         if self._pixels is not None:

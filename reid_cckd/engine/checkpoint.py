@@ -22,8 +22,10 @@ def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
         torch.save({"format": FORMAT, **content}, file)
 
 
-def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> dict[str, Any]:
+def load_checkpoint(path: str | Path, lazy: bool = False) -> dict[str, Any]:
     """Read a checkpoint of this toolkit; nothing but tensors and plain values is accepted.
+
+    ``lazy`` leaves tensors in the file until they are looked at.
 
     Raises:
         CheckpointError: no such file, a damaged or truncated one, or one of another program.
@@ -32,7 +34,7 @@ def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> dic
     if not path.is_file():
         raise CheckpointError(f"There is no checkpoint {path}.{_siblings(path)}")
     try:
-        content = torch.load(path, map_location=device, weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=lazy)
     except (RuntimeError, EOFError, OSError, BadZipFile, pickle.UnpicklingError, ValueError, KeyError) as error:
         size = path.stat().st_size
         raise CheckpointError(

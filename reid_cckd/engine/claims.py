@@ -10,11 +10,13 @@ import socket
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 BEAT = 10.0  # seconds between signs of life
 STALE = 120.0  # a claim without a sign of life for so long is of a process that died
+RELEASED = 0  # the time of change of a claim that was given back
 
 
 @contextlib.contextmanager
@@ -24,7 +26,8 @@ def claim(folder: Path, stale: float = STALE) -> Iterator[bool]:
     A claim is a numbered file made by the one process whose exclusive creation succeeds, and touched while that
     process lives. Who finds the newest claim silent for ``stale`` seconds makes the next number; who finds a newer
     claim than its own (its machine slept) ends at once, because its successor writes the same files. Ages are
-    differences of the file system's own clock, so machines need not agree on the time.
+    differences of the file system's own clock, so machines need not agree on the time; that clock may jump, so a
+    claim that looks silent, or of the future, is listened to for two signs of life before it is taken over.
     """
     folder.mkdir(parents=True, exist_ok=True)
     mine = _make(folder, stale)
@@ -32,7 +35,7 @@ def claim(folder: Path, stale: float = STALE) -> Iterator[bool]:
         yield False
         return
     ended = threading.Event()
-    beats = threading.Thread(target=_beat, args=(mine, ended, min(BEAT, stale / 4)), daemon=True)
+    beats = threading.Thread(target=_beat, args=(mine, ended, _pause(stale)), daemon=True)
     beats.start()
     try:
         yield True
@@ -43,14 +46,14 @@ def claim(folder: Path, stale: float = STALE) -> Iterator[bool]:
 
 
 def is_claimed(folder: Path, stale: float = STALE) -> bool:
-    """Whether a living process works there."""
+    """Whether a living process works there, by the age of its last sign of life."""
     newest = _newest(folder)
     return newest is not None and _age(newest) < stale
 
 
 def _make(folder: Path, stale: float) -> Path | None:
     newest = _newest(folder)
-    if newest is not None and _age(newest) < stale:
+    if newest is not None and _is_alive(newest, stale):
         return None
     mine = folder / f".claim.{0 if newest is None else _number(newest) + 1}"
     try:
@@ -59,6 +62,20 @@ def _make(folder: Path, stale: float) -> Path | None:
     except FileExistsError:
         return None
     return mine
+
+
+def _is_alive(newest: Path, stale: float) -> bool:
+    if 0 <= _age(newest) < stale:
+        return True
+    last = newest.stat().st_mtime_ns
+    if last == RELEASED:
+        return False
+    time.sleep(2 * _pause(stale))
+    return newest.stat().st_mtime_ns != last
+
+
+def _pause(stale: float) -> float:
+    return min(BEAT, stale / 4)
 
 
 def _newest(folder: Path) -> Path | None:
@@ -90,4 +107,4 @@ def _beat(mine: Path, ended: threading.Event, seconds: float) -> None:
 def _release(mine: Path) -> None:
     """Leave the number behind, marked as old as can be: were it removed, two processes could make the same one."""
     with contextlib.suppress(OSError):
-        os.utime(mine, (0, 0))
+        os.utime(mine, ns=(RELEASED, RELEASED))

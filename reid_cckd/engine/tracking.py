@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,8 @@ class Progress:
         self.epochs = epochs
         off = silent or not sys.stderr.isatty()
         self.bar = tqdm(total=total, initial=done, unit="step", dynamic_ncols=True, disable=off)
+        self.bar._time = time.monotonic  # the time of day, tqdm's own choice, may jump
+        self.bar.start_t = self.bar.last_print_t = time.monotonic()
 
     def step(self, epoch: int, values: Mapping[str, float]) -> None:
         """Advance by one step and show every loss term."""

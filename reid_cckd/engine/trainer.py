@@ -133,7 +133,7 @@ class Trainer:
             raise CheckpointError(f"{path} belongs to another model or objective: {reason}") from error
         self.means.load_state_dict(state["means"])
         self.position = Position(**state["position"])
-        restore_state_of_run(state.get("rng_of_ranks", [state["rng"]]), self.position.step)
+        restore_state_of_run(state["rng_of_ranks"], self.position.step)
         if rank() == 0:
             self.log.cut_after(self.position.step)
 
@@ -278,7 +278,6 @@ class Trainer:
     def _save_last(self) -> None:
         """The whole state, by rank 0, once every loss so far was looked at."""
         self._look()
-        states = states_of_run()
         content = {
             **self.meta,
             "model": self.student.state_dict(),
@@ -287,8 +286,7 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "position": asdict(self.position),
             "means": self.means.state_dict(),
-            "rng": states[0],
-            "rng_of_ranks": states,
+            "rng_of_ranks": states_of_run(),
         }
         if rank() == 0:
             save_checkpoint(self.folder / "last.pt", content)

@@ -24,7 +24,7 @@ TRIPLET = {"name": "triplet", "loss": "TripletMarginLoss", "miner": "BatchHardMi
 def state(path: Path) -> dict[str, torch.Tensor]:
     content = load_checkpoint(path)
     flat = {**content["model"], **{f"average.{key}": value for key, value in (content["average"] or {}).items()}}
-    flat["rng"] = content["rng"]["cpu"]
+    flat["rng"] = content["rng_of_ranks"][0]["cpu"]
     objective = {name: value for name, value in content["objective"].items() if isinstance(value, torch.Tensor)}
     return {**flat, **{f"objective.{name}": value for name, value in objective.items()}}
 

@@ -125,6 +125,24 @@ def test_damaged_images_raise_by_default(manifest: Manifest) -> None:
         dataset(manifest)[3]
 
 
+def test_damage_after_the_check_brings_another_of_the_class_where_that_is_forgiven(
+    manifest: Manifest, capfd: pytest.CaptureFixture[str]
+) -> None:
+    manifest = manifest.take(np.array([0, 1, 2, 3, 4, 5, 7]))  # 7 is alone in its class
+    images = dataset(manifest, on_bad_image="skip", augment=build_augment(NOISE, SIZE))
+    manifest.path(2).write_bytes(b"")
+    with pytest.raises(DamagedImageError, match=r"2\.png"):
+        images[2]
+    again, first, second = images.forgiving().__getitems__([3, 2, 2])
+    assert [item[1:] for item in (again, first, second)] == [(1, 3)] * 3
+    assert not torch.equal(again[0], first[0])  # each its own view
+    assert not torch.equal(first[0], second[0])
+    assert capfd.readouterr().err.count("2.png") == 1
+    manifest.path(6).write_bytes(b"")
+    with pytest.raises(DamagedImageError, match=r"7\.png"):
+        images.forgiving()[6]
+
+
 def test_an_error_in_a_worker_is_still_one_paragraph(manifest: Manifest) -> None:
     manifest.path(3).write_bytes(b"")
     with pytest.raises(UserError) as caught:

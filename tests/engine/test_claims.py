@@ -79,6 +79,27 @@ def test_of_several_processes_one_wins_and_a_killed_one_is_succeeded(tmp_path: P
         worker.communicate("\n" if worker.poll() is None else None)
 
 
+@pytest.mark.parametrize("jump", [3600.0, -3600.0])
+def test_a_clock_that_jumps_takes_no_claim_from_the_living(tmp_path: Path, jump: float) -> None:
+    worker = start(tmp_path, 0.8)
+    say(worker)
+    assert worker.stdout.readline() == "True\n"  # type: ignore[union-attr]
+    (mine,) = tmp_path.glob(".claim.*")
+    os.utime(mine, (time.time() - jump,) * 2)  # as its last sign of life looks after the jump
+    with claim(tmp_path, 0.8) as taken:
+        assert not taken
+    assert worker.poll() is None
+    worker.communicate("\n")
+
+
+def test_a_claim_of_the_future_whose_process_died_gives_way(tmp_path: Path) -> None:
+    (tmp_path / ".claim.4").touch()
+    os.utime(tmp_path / ".claim.4", (time.time() + 3600,) * 2)
+    with claim(tmp_path, 0.4) as mine:
+        assert mine
+        assert (tmp_path / ".claim.5").exists()
+
+
 def test_who_was_succeeded_while_asleep_ends_at_once(tmp_path: Path) -> None:
     sleeper = start(tmp_path, 0.4)
     say(sleeper)

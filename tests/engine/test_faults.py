@@ -7,6 +7,7 @@ import itertools
 import os
 import random
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ from reid_cckd import files
 from reid_cckd.batch import Batch
 from reid_cckd.engine import Feed, load_checkpoint, save_checkpoint
 from reid_cckd.engine.interrupt import StopRequest
+from reid_cckd.engine.tracking import Progress
 from reid_cckd.errors import UserError
 from reid_cckd.files import remove_unfinished
 
@@ -112,6 +114,20 @@ def test_a_second_control_c_acts_at_once(monkeypatch: pytest.MonkeyPatch) -> Non
         assert stop.signum == signal.SIGINT
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_the_progress_bar_does_not_ask_for_the_time_of_day(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    bar = Progress(100, 10, 2)
+    monkeypatch.setattr(time, "time", lambda: -1e9)
+    monkeypatch.setattr("tqdm.std.time", lambda: -1e9)
+    time.sleep(0.15)
+    bar.step(0, {"loss": 0.5})
+    bar.close()
+    assert "11/100" in capsys.readouterr().err
+    assert 0.1 < bar.bar.format_dict["elapsed"] < 10
 
 
 def test_a_checkpoint_that_finds_no_space_is_a_users_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
