@@ -12,6 +12,7 @@ from torch import nn
 
 from reid_cckd.assess.extraction import Extraction
 from reid_cckd.assess.verdict import Verdict
+from reid_cckd.engine import on_rank_zero
 from reid_cckd.errors import DataError
 from reid_cckd.evaluation import ClassificationResult, evaluate_classification
 
@@ -52,7 +53,7 @@ class ClassificationJudge(Extraction):
         labels = self._positions(dataset.manifest.labels)
         logits = self.rows(network, dataset, "logits", flip=False)
         top = [k for k in self.settings.top if k <= logits.shape[1]]
-        return evaluate_classification(logits, labels, top=top)
+        return on_rank_zero(lambda: evaluate_classification(logits, labels, top=top))
 
     @property
     def role(self) -> str:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from reid_cckd import config as configuration
 from reid_cckd.build import image_dataset, plain_loader
 from reid_cckd.data import ImageDataset, Manifest
-from reid_cckd.engine import On, extract
+from reid_cckd.engine import On, exchange_rows, extract, rank, share_of
 from reid_cckd.errors import DataError
 
 
@@ -45,6 +45,12 @@ class Extraction:
         return self._datasets[name]
 
     def rows(self, network: nn.Module, dataset: ImageDataset, on: On, flip: bool) -> Tensor:
-        """(N, D) float32, in the order of the data set."""
-        batches = plain_loader(dataset, self.settings.batch_size, self.data.workers)
-        return extract(network, batches, len(dataset), device=self.device, precision=self.precision, on=on, flip=flip)
+        """(N, D) float32, in the order of the data set.
+
+        In a distributed run every process embeds its share, in the batches that one process would make, and gets all.
+        """
+        size, count = self.settings.batch_size, len(dataset)
+        mine = share_of(count, rank(), size) or range(1)  # who has no share learns the width from one image
+        batches = plain_loader(dataset, size, self.data.workers, mine.start, mine.stop)
+        rows = extract(network, batches, count, device=self.device, precision=self.precision, on=on, flip=flip)
+        return exchange_rows(rows, size)

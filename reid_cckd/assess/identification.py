@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import nn
 from reid_cckd.assess.extraction import Extraction
 from reid_cckd.assess.verdict import Verdict
 from reid_cckd.data import LAYOUTS, Manifest
+from reid_cckd.engine import on_rank_zero
 from reid_cckd.errors import ConfigError, DataError
 from reid_cckd.evaluation import IdentificationResult, evaluate_identification
 
@@ -71,9 +73,8 @@ class IdentificationJudge(Extraction):
         scales = _within(self._scales, len(distractors))
         order = np.random.default_rng(ORDER_SEED).permutation(len(distractors))
         try:
-            return evaluate_identification(
-                probes, people, distractors, scales, self.settings.ranks, FPRS, order=order, device=self.device
-            )
+            rated = partial(evaluate_identification, probes, people, distractors, scales, self.settings.ranks, FPRS)
+            return on_rank_zero(lambda: rated(order=order, device=self.device))
         except ValueError as error:
             raise DataError(f"{self._benchmark.root}: {error}") from error
 

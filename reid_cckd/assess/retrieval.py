@@ -17,8 +17,8 @@ from reid_cckd import config as configuration
 from reid_cckd.assess.extraction import Extraction
 from reid_cckd.assess.verdict import Verdict
 from reid_cckd.data import Manifest
-from reid_cckd.engine import Embeddings
-from reid_cckd.evaluation import Reranking, RetrievalResult, evaluate_retrieval, expand_queries
+from reid_cckd.engine import Embeddings, world_size
+from reid_cckd.evaluation import Reranking, RetrievalResult, evaluate_retrieval, evaluate_sharded, expand_queries
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,8 @@ class RetrievalJudge(Extraction):
 
     def evaluate(self, query: Embeddings, gallery: Embeddings) -> RetrievalResult:
         """mAP, CMC and mINP of the configured protocol."""
-        return evaluate_embeddings(query, gallery, self.settings)
+        evaluator = evaluate_retrieval if world_size() == 1 else evaluate_sharded
+        return evaluate_embeddings(query, gallery, self.settings, evaluator=evaluator)
 
     def index(self, part: Manifest, source: str) -> Embeddings:
         """The rows of embeddings to be, and what these will depend on; the vectors are still empty."""

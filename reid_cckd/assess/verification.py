@@ -12,6 +12,7 @@ from torch import nn
 from reid_cckd.assess.extraction import Extraction
 from reid_cckd.assess.verdict import Verdict
 from reid_cckd.data import Pairs, read_pairs
+from reid_cckd.engine import on_rank_zero
 from reid_cckd.errors import DataError
 from reid_cckd.evaluation import VerificationResult, evaluate_verification
 
@@ -64,7 +65,8 @@ class VerificationJudge(Extraction):
             raise DataError(f"{self.settings.pairs[name]}: images are damaged, and pairs cannot do without them.")
         vectors = self.rows(network, dataset, self.settings.on, self.settings.flip)
         try:
-            return evaluate_verification(vectors[0::2], vectors[1::2], pairs.same, fars=(FAR,), device=self.device)
+            pair = vectors[0::2], vectors[1::2]
+            return on_rank_zero(lambda: evaluate_verification(*pair, pairs.same, fars=(FAR,), device=self.device))
         except ValueError as error:
             raise DataError(f"{self.settings.pairs[name]}: {error}") from error
 

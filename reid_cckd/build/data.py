@@ -76,11 +76,14 @@ def device_images(dataset: ImageDataset, data: configuration.Data, seed: int, de
         raise ConfigError(f"data.cache: {need:,.0f} MB of images do not fit on {device}; set cache: memory.") from error
 
 
-def plain_loader(dataset: ImageDataset, batch_size: int, workers: int, start: int = 0) -> DataLoader[Any]:
-    """Every image from number ``start`` on once, in order."""
-    rest: Dataset[Any] = Subset(dataset, range(start, len(dataset))) if start else dataset
+def plain_loader(
+    dataset: ImageDataset, batch_size: int, workers: int, start: int = 0, stop: int | None = None
+) -> DataLoader[Any]:
+    """Every image from number ``start`` on, up to ``stop``, once and in order."""
+    rows = range(len(dataset))[start:stop]
+    part: Dataset[Any] = dataset if len(rows) == len(dataset) else Subset(dataset, rows)
     return DataLoader(
-        rest, batch_size=batch_size, num_workers=workers, collate_fn=collate, worker_init_fn=limit_threads
+        part, batch_size=batch_size, num_workers=workers, collate_fn=collate, worker_init_fn=limit_threads
     )
 
 

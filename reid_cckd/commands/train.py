@@ -23,7 +23,6 @@ from reid_cckd.engine import (
     check_trackers,
     file_hash,
     local_device,
-    on_rank_zero,
     pick_device,
     processes,
     rank,
@@ -134,14 +133,15 @@ def _prepare(config: Config, device: torch.device) -> tuple[Trainer, Judge]:
 def _judge_teacher(settings: TeacherSettings, teacher: build.Loaded, judge: Judge, device: torch.device) -> None:
     """Print what the teacher scores, and refuse one that has nothing to teach."""
     judge = judge.for_classes(teacher.classes)
-    scores = on_rank_zero(lambda: judge(Teacher(teacher.network).to(device)))
+    scores = judge(Teacher(teacher.network).to(device))
     print_scores(f"teacher {settings.name}", scores)
     name = judge.main
     if settings.allow_weak or scores[name] >= SURELY_GOOD:
         return
     guess = Guess(teacher.network.width, len(teacher.classes)).to(device)
     with torch.random.fork_rng():
-        chance = on_rank_zero(lambda: judge(guess))
+        torch.manual_seed(rank())  # processes that guess alike would know one another's images
+        chance = judge(guess)
     if scores[name] <= AT_CHANCE * chance[name]:
         raise ConfigError(
             f"teacher: {settings.name} scores {name} {100 * scores[name]:.2f} % on this data, and guessing "

@@ -4,7 +4,16 @@ from reid_cckd.engine.checkpoint import file_hash, load_checkpoint, save_checkpo
 from reid_cckd.engine.claims import STALE, claim, is_claimed
 from reid_cckd.engine.cost import count_macs, count_parameters, milliseconds_per_image
 from reid_cckd.engine.device import autocast, pick_device
-from reid_cckd.engine.distributed import check_alike, local_device, on_rank_zero, processes, rank, world_size
+from reid_cckd.engine.distributed import (
+    check_alike,
+    exchange_rows,
+    local_device,
+    on_rank_zero,
+    processes,
+    rank,
+    share_of,
+    world_size,
+)
 from reid_cckd.engine.embeddings import Embeddings, is_embeddings
 from reid_cckd.engine.extract import On, embed_batch, extract, extract_to
 from reid_cckd.engine.feed import DirectFeed, Feed
@@ -43,6 +52,7 @@ __all__ = [
     "create_optimizer",
     "create_schedule",
     "embed_batch",
+    "exchange_rows",
     "extract",
     "extract_to",
     "file_hash",
@@ -57,6 +67,7 @@ __all__ = [
     "processes",
     "rank",
     "save_checkpoint",
+    "share_of",
     "trackers",
     "world_size",
 ]

@@ -127,17 +127,26 @@ def any_process(flag: bool) -> bool:
     return bool(said.item())
 
 
-def share_of(count: int) -> range:
-    """The numbers below ``count`` that this process works on."""
-    edges = [count * part // world_size() for part in (rank(), rank() + 1)]
-    return range(*edges)
+def share_of(count: int, number: int, size: int = 1) -> range:
+    """The numbers below ``count`` that process ``number`` works on: whole batches of ``size``, but for the last."""
+    batches = -(-count // size)
+    edges = [batches * part // world_size() * size for part in (number, number + 1)]
+    return range(edges[0], min(edges[1], count))
 
 
-def sum_rows(rows: Tensor) -> Tensor:
-    """The sum over processes, in place: each has filled in its own rows and left the others at 0."""
-    if is_distributed():
-        dist.all_reduce(rows)
+def exchange_rows(rows: Tensor, size: int = 1) -> Tensor:
+    """``rows``, in place, of which each process has filled in its share and gets the others'."""
+    for number in range(world_size()) if is_distributed() else ():
+        if own := share_of(len(rows), number, size):
+            dist.broadcast(rows[own.start : own.stop], src=number)
     return rows
+
+
+def share_buffers(network: nn.Module) -> nn.Module:
+    """The network, its buffers those of rank 0: batch norms count each process's own part of the batches."""
+    for buffer in network.buffers() if is_distributed() else ():
+        dist.broadcast(buffer, src=0)
+    return network
 
 
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:

@@ -22,8 +22,8 @@ from reid_cckd.engine.distributed import (
     any_process,
     average_gradients,
     is_distributed,
-    on_rank_zero,
     rank,
+    share_buffers,
 )
 from reid_cckd.engine.gradient import (
     ALL_STAGES,
@@ -59,9 +59,10 @@ class Trainer:
     """Everything one run needs; `fit` runs it, from the start or from ``folder``/last.pt.
 
     ``evaluate`` maps the network in use (the average if there is one) to fractions, ``main_score`` among them, by
-    which the best checkpoint is chosen. ``meta`` is stored with every checkpoint: config, number of classes.
-    ``chunk``: images whose graph is held at once; None holds the batch's. ``look_every``: steps after which their
-    losses are read from the device; a loss that is not finite is found then, before anything is saved.
+    which the best checkpoint is chosen; all processes call it and get the same. ``meta`` is stored with every
+    checkpoint: config, number of classes. ``chunk``: images whose graph is held at once; None holds the batch's.
+    ``look_every``: steps after which their losses are read from the device; a loss that is not finite is found then,
+    before anything is saved.
     """
 
     folder: Path
@@ -256,7 +257,7 @@ class Trainer:
         is_last = epoch + 1 == self.epochs
         scores: dict[str, float] = {}
         if is_last or (epoch + 1) % self.evaluate_every == 0:
-            scores = on_rank_zero(lambda: self.evaluate(self.network))
+            scores = self.evaluate(share_buffers(self.network))
             self._write({"epoch": epoch + 1, "step": self.position.step, **scores})
         self.progress.epoch(epoch, {**means, **scores})
         if scores and scores[self.main_score] > self.position.best:

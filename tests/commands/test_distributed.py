@@ -9,13 +9,18 @@ import socket
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import multiprocessing
 
+from reid_cckd import build
+from reid_cckd.assess import RetrievalJudge, build_judge
+from reid_cckd.batch import Output
 from reid_cckd.commands.train import main as train_main
+from reid_cckd.config import load_config
 from reid_cckd.data import write_pedestrians
-from reid_cckd.engine import Trainer, load_checkpoint
+from reid_cckd.engine import Layout, Trainer, load_checkpoint, processes, teacher_cache
 from tests.commands.conftest import recipe, write_config
 
 # Without batch norms, which would see half a batch each: SyncBatchNorm needs GPUs.
@@ -32,6 +37,8 @@ CASES: dict[str, list[str]] = {
     "plain": [],
     "chunks": ["train.chunk=4"],
     "stopped": ["seed=5"],
+    "grown": ["--resume"],
+    "views": ["teacher.mode=views", "teacher.views=2", "teacher.cache_dtype=float32", "train.epochs=1"],
     "odd": ["sampler.classes_per_batch=3", "sampler.samples_per_class=3"],
     "other data": [],
     "norms": ["train.sync_bn=true"],
@@ -49,6 +56,7 @@ def work(rank: int, folder: Path, ports: dict[str, int], other_root: Path) -> No
     torch.set_num_threads(1)
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1")
     codes: dict[str, int] = {}
+    rows_asked = count_answers()
     for name, arguments in CASES.items():
         os.environ["MASTER_PORT"] = str(ports[name])
         if name == "other data" and rank == 1:
@@ -57,8 +65,45 @@ def work(rank: int, folder: Path, ports: dict[str, int], other_root: Path) -> No
             patch.setattr("sys.stderr", errors)
             if name == "stopped" and rank == 1:
                 stop_after_four_steps(patch)
-            codes[name] = train_main([str(folder / "run.yaml"), f"output={folder / name}", *arguments])
-    (folder / f"codes.{rank}.json").write_text(json.dumps(codes))
+            patch.setattr(teacher_cache, "PART", 20)
+            where = [f"output={folder / name}", f"teacher.cache={folder / name / 'answers'}"]
+            codes[name] = train_main([str(folder / "run.yaml"), *where, *arguments])
+    (folder / f"codes.{rank}.json").write_text(json.dumps({**codes, "answers": sum(rows_asked)}))
+    os.environ["MASTER_PORT"] = str(ports["embed"])
+    with processes(torch.device("cpu")):
+        torch.save(embedded(folder), folder / f"embedded.{rank}.pt")
+
+
+def count_answers() -> list[int]:
+    """What this process writes into caches from now on: rows of every batch."""
+    counts: list[int] = []
+    make = teacher_cache._rows
+
+    def counted(output: Output, layout: Layout) -> Any:
+        counts.append(len(output.neck))
+        return make(output, layout)
+
+    teacher_cache._rows = counted  # type: ignore[assignment]
+    return counts
+
+
+def embedded(folder: Path) -> dict[str, Any]:
+    """Query and gallery of the finished network, their scores, and how many images this process looked at."""
+    network = build.load_network(folder / "alone" / "last.pt").network
+    seen: list[int] = []
+    network.register_forward_pre_hook(lambda module, images: seen.append(len(images[0])))
+    found: dict[str, Any] = {}
+    for size in (9, 500):  # of 500 there is no batch for one of the processes
+        keys = [f"evaluation.batch_size={size}", "evaluation.flip=false"]
+        config = load_config(folder / "run.yaml", keys)
+        judge = build_judge(config, build.read_manifest(config.data), torch.device("cpu"))
+        assert isinstance(judge, RetrievalJudge)
+        query, gallery = judge.embed(network)
+        found[f"rows {size}"] = [torch.tensor(part.vectors) for part in (query, gallery)]
+        found[f"seen {size}"] = sum(seen)
+        found[f"scores {size}"] = judge(network)
+        seen.clear()
+    return found
 
 
 def stop_after_four_steps(patch: pytest.MonkeyPatch) -> None:
@@ -81,9 +126,12 @@ def found(pedestrians: Path, teacher: Path, tmp_path_factory: pytest.TempPathFac
     extra: dict[str, Any] = {"teacher": {"checkpoint": str(teacher), "allow_weak": True}, "objective": OBJECTIVE}
     values = recipe(pedestrians, folder / "alone", model=MODEL, **extra, train={"ema": 0.9, "clip_norm": 1.0})
     config = write_config(folder / "run.yaml", values)
-    ports = {name: free_port() for name in CASES}
-    multiprocessing.spawn(work, args=(folder, ports, other), nprocs=2)
     assert train_main([str(config)]) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        stop_after_four_steps(patch)
+        assert train_main([str(config), f"output={folder / 'grown'}"]) == 128 + signal.SIGTERM
+    ports = {name: free_port() for name in (*CASES, "embed")}
+    multiprocessing.spawn(work, args=(folder, ports, other), nprocs=2)
     return folder
 
 
@@ -126,6 +174,35 @@ def test_a_signal_to_one_stops_both_and_one_process_goes_on(found: Path) -> None
     assert train_main([config, *arguments, f"output={found / 'stopped'}", "--resume"]) == 0
     assert train_main([config, *arguments, f"output={found / 'whole'}"]) == 0
     assert_alike(found / "whole", found / "stopped")
+
+
+def test_two_processes_go_on_where_one_stopped(found: Path) -> None:
+    assert [one["grown"] for one in codes(found)] == [0, 0]
+    assert_alike(found / "alone", found / "grown")
+
+
+def test_two_processes_share_the_questions_to_a_teacher(found: Path) -> None:
+    assert [one["views"] for one in codes(found)] == [0, 0]
+    answers = [one["answers"] for one in codes(found)]
+    assert sum(answers) == 2 * 96
+    assert min(answers) >= 80
+    folder, arguments = found / "views alone", CASES["views"]
+    assert train_main([str(found / "run.yaml"), f"output={folder}", f"teacher.cache={folder}/answers", *arguments]) == 0
+    tables = [np.fromfile(at / "answers" / "rows.bin", np.float32) for at in (found / "views", folder)]
+    np.testing.assert_allclose(*tables, rtol=1e-5, atol=1e-6)
+    assert_alike(folder, found / "views")
+
+
+def test_two_processes_share_the_images_of_an_evaluation(found: Path) -> None:
+    alone, pair = embedded(found), [torch.load(found / f"embedded.{rank}.pt") for rank in range(2)]
+    for size in (9, 500):
+        for one in pair:
+            assert one[f"scores {size}"] == alone[f"scores {size}"]
+            assert all(map(torch.equal, one[f"rows {size}"], alone[f"rows {size}"]))
+    everything = alone["seen 9"]
+    assert sum(one["seen 9"] for one in pair) == everything
+    assert max(one["seen 9"] for one in pair) < 0.7 * everything
+    assert [one["seen 500"] for one in pair] == [2, everything]
 
 
 @pytest.mark.parametrize(
