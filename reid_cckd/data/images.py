@@ -25,6 +25,7 @@ Pixels = NDArray[np.uint8]
 T = TypeVar("T")
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")  # Pillow knows more; PostScript it would even run
 MAX_PIXELS = 2**26  # 201 MB decoded: a file that claims more is a bomb or no photograph
 UNDECODABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
 
@@ -68,7 +69,7 @@ def read_image(path: str | os.PathLike[str], size: tuple[int, int] | None = None
 def image_or_reason(path: str | os.PathLike[str], size: tuple[int, int] | None = None) -> Pixels | str:
     """What ``read_image`` returns, or in a few words why it would raise."""
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
             return _pixels(image, size)
     except UNDECODABLE as error:
         return _reason_of_file(Path(path), error)
@@ -77,7 +78,7 @@ def image_or_reason(path: str | os.PathLike[str], size: tuple[int, int] | None =
 def decode(encoded: bytes, size: tuple[int, int] | None = None) -> Pixels | str:
     """`image_or_reason` of the bytes of an image file."""
     try:
-        with Image.open(io.BytesIO(encoded)) as image:
+        with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
             return _pixels(image, size)
     except UNDECODABLE as error:
         return _reason(error) if encoded else "it is empty (0 bytes)"

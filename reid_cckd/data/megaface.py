@@ -62,7 +62,7 @@ def read_template_list(path: str | os.PathLike[str]) -> TemplateList:
     try:
         content = json.loads(text)
         paths, ids = ([str(value) for value in content.get(key, ())] for key in ("path", "id"))
-    except (ValueError, AttributeError, TypeError) as error:
+    except (ValueError, AttributeError, TypeError, RecursionError) as error:
         raise DataError(f'{path} is no devkit list: expected JSON with "path" and perhaps "id" ({error}).') from error
     if not paths or len(ids) not in (0, len(paths)):
         raise DataError(f"{path}: expected as many ids as paths or none, found {len(paths):,} and {len(ids):,}.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import zlib
 from collections.abc import Iterator, Sequence
@@ -10,20 +11,22 @@ from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
+from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
 from reid_cckd.data.images import BadImage, Pixels
 from reid_cckd.data.manifest import Manifest
-from reid_cckd.data.sources import Numbered, number_of
-from reid_cckd.data.staging import PLAN, read_plan
+from reid_cckd.data.sources import Numbered, length_of, number_of
+from reid_cckd.data.staging import PLAN, read_object, read_plan
 from reid_cckd.errors import DataError
 
 FORMAT = 1  # raise it when decoding or the files change: caches are then made anew
 PIXELS, ROWS, BAD, SUM = "pixels.bin", "rows.npz", "bad.jsonl", "checksum.json"
 CHUNK = 2**24
+HEADER, WIDEST = 1024, 64  # bytes of a column's header, and of its widest row
+UNREADABLE = (OSError, ValueError, KeyError, EOFError, BadZipFile, NotImplementedError, zlib.error, MemoryError)
 
 
 class Packed:
@@ -51,13 +54,15 @@ class Packed:
         try:
             self.size: tuple[int, int] = (int(plan["size"][0]), int(plan["size"][1]))
             self.shape = (int(plan["images"]), *self.size, 3)
-        except (KeyError, IndexError, TypeError, ValueError) as error:
+            if min(self.size) < 1 or self.shape[0] < 0:
+                raise ValueError(f"{self.shape[0]} images of {self.size[0]} x {self.size[1]}")
+        except (KeyError, IndexError, TypeError, ValueError, OverflowError) as error:
             raise DataError(f"{folder / PLAN} is damaged: {error}. Remove the folder and make it anew.") from error
-        found = (folder / PIXELS).stat().st_size if (folder / PIXELS).is_file() else 0
-        if found != int(np.prod(self.shape)):
+        found, expected = max(length_of(folder / PIXELS), 0), math.prod(self.shape)
+        if found != expected:
             raise DataError(
-                f"{folder / PIXELS} has {found:,} bytes, expected {int(np.prod(self.shape)):,} for {self.shape[0]:,} "
-                f"images of {self.size[0]} x {self.size[1]}. Remove the folder and make it anew."
+                f"{folder / PIXELS} has {found:,} bytes, expected {expected:,} for {self.shape[0]:,} images of "
+                f"{self.size[0]} x {self.size[1]}. Remove the folder and make it anew."
             )
         self.bad = read_bad(folder / BAD, self.shape[0])
 
@@ -80,8 +85,7 @@ class Packed:
         Raises:
             DataError: they are not those that were written.
         """
-        expected = json.loads((self.folder / SUM).read_text(encoding="utf-8"))
-        if checksum(self.folder / PIXELS) != expected:
+        if checksum(self.folder / PIXELS) != read_object(self.folder / SUM):
             raise DataError(
                 f"{self.folder / PIXELS} has changed since it was written. Remove the folder and make it anew."
             )
@@ -116,8 +120,7 @@ def read_packed(root: str | os.PathLike[str]) -> Manifest:
     folder = Path(root).expanduser()
     packed = Packed(folder)
     try:
-        with np.load(folder / ROWS, allow_pickle=False) as rows:
-            table = {name: rows[name] for name in rows.files}
+        table = _read_table(folder / ROWS, len(packed))
         columns = {name: table[name] for name in ("labels", "cameras", "roles")}
         return Manifest(
             str(packed.plan["name"]),
@@ -127,8 +130,18 @@ def read_packed(root: str | os.PathLike[str]) -> Manifest:
             superclasses=table.get("superclasses"),
             source=PackedRows(packed),
         )
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error) as error:
+    except (*UNREADABLE, TypeError, OverflowError) as error:
         raise DataError(f"{folder / ROWS} cannot be read: {error}. Remove the folder and make it anew.") from error
+
+
+def _read_table(path: Path, rows: int) -> dict[str, Any]:
+    """The columns of a `.npz`, none of which may be longer than so many rows can need."""
+    with ZipFile(path) as archive:
+        for column in archive.infolist():
+            if column.file_size > HEADER + WIDEST * rows:
+                raise ValueError(f"{column.filename} claims {column.file_size:,} bytes")
+    with np.load(path, allow_pickle=False) as table:
+        return {name: table[name] for name in table.files}
 
 
 def check_size(packed: Packed, size: tuple[int, int]) -> None:
@@ -150,7 +163,7 @@ def read_bad(path: Path, total: int) -> list[BadImage]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
         images = [BadImage(int(item["row"]), str(item["path"]), str(item["reason"])) for item in _parsed(lines)]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise DataError(f"{path} cannot be read: {error}. Remove the folder and make it anew.") from error
     return [image for image in images if 0 <= image.row < total]
 

@@ -72,9 +72,14 @@ def need_space(folder: Path, needed: int, files: int = 0) -> None:
 
 def read_plan(folder: Path) -> dict[str, Any] | None:
     """What a folder was made from; None where it is not such a folder."""
+    return read_object(folder / PLAN)
+
+
+def read_object(path: Path) -> dict[str, Any] | None:
+    """The object in a JSON file; None where there is none."""
     try:
-        content = json.loads((folder / PLAN).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
         return None
     return content if isinstance(content, dict) else None
 

@@ -16,7 +16,7 @@ from PIL import Image
 from reid_cckd.data.class_folders import read_identities
 from reid_cckd.data.convert import Show, predicted_bytes
 from reid_cckd.data.folders import Listing
-from reid_cckd.data.images import UNDECODABLE, Pixels, in_threads
+from reid_cckd.data.images import FORMATS, UNDECODABLE, Pixels, in_threads
 from reid_cckd.data.manifest import UNLABELLED, Manifest
 from reid_cckd.data.pack_writer import write_pack
 from reid_cckd.data.packed import read_packed
@@ -190,7 +190,7 @@ def _write(home: Path, stem: str, content: bytes) -> None:
 def _size_of(content: bytes) -> Size | None:
     """(H, W) that an image file claims; None of damaged ones."""
     try:
-        with Image.open(io.BytesIO(content)) as image:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             return image.height, image.width
     except UNDECODABLE:
         return None
