@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from reid_cckd.data.folders import SHOWN, Listing, Tree, describe, find_tree, folders_of
+from reid_cckd.data.folders import SHOWN, Listing, Tree, describe, find_tree, folders_of, images_below
 from reid_cckd.data.images import SUFFIXES
 from reid_cckd.data.manifest import Manifest
 from reid_cckd.errors import DataError
@@ -86,7 +86,7 @@ def _classes(home: Path, part: str) -> Found:
             "one folder for each class (ImageNet's validation images are unpacked flat; its readers publish a script)."
         )
     prefix = f"{part}/" if part else ""
-    classes = {label: sorted(_images(folder / label, f"{prefix}{label}", listing)) for label in folders_of(folder)}
+    classes = {label: sorted(images_below(folder / label, f"{prefix}{label}", listing)) for label in folders_of(folder)}
     if not classes:
         raise DataError(f"No class folder in {describe(folder)}. Unpack the archive again.")
     if empty := [label for label, paths in sorted(classes.items()) if not paths]:
@@ -95,9 +95,3 @@ def _classes(home: Path, part: str) -> Found:
             f"{', '.join(empty[:SHOWN])}. Restore their images, or remove the folders."
         )
     return classes
-
-
-def _images(folder: Path, prefix: str, listing: Listing) -> list[str]:
-    own = [f"{prefix}/{name}" for name in listing.names(str(folder)) if name.lower().endswith(SUFFIXES)]
-    deeper = (_images(folder / name, f"{prefix}/{name}", listing) for name in folders_of(folder))
-    return own + [path for paths in deeper for path in paths]

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from reid_cckd.data.folders import Listing, Tree, describe, find_tree, folders_of
+from reid_cckd.data.folders import Listing, Tree, describe, find_tree, images_below
 from reid_cckd.data.ijb import read_ijb
-from reid_cckd.data.images import SUFFIXES
+from reid_cckd.data.lists import check_present
 from reid_cckd.data.manifest import UNLABELLED, Manifest, concatenate
 from reid_cckd.data.megaface import folder_of, read_lst
 from reid_cckd.errors import DataError
@@ -55,7 +55,7 @@ def read_ijb_images(root: str | os.PathLike[str]) -> Manifest:
     home, _ = find_tree(root, ("", "IJBC", "IJBB"), (Tree("IJB", ("loose_crop", "meta")),), "IJB-B or IJB-C")
     ijb = read_ijb(home / "meta")
     paths = [f"loose_crop/{name}" for name in ijb.faces.paths]
-    _check_present(home, paths, home / "meta" / f"{ijb.name}_face_tid_mid.txt", Listing())
+    check_present(home, paths, home / "meta" / f"{ijb.name}_face_tid_mid.txt", Listing())
     title, roles = {"ijbb": "IJB-B", "ijbc": "IJB-C"}[ijb.name], np.full(len(paths), "test")
     return Manifest(title, home, tuple(paths), ijb.faces.templates, ijb.faces.media, roles)
 
@@ -64,21 +64,8 @@ def _paths(home: Path, folder: str, kind: str, files: Listing) -> list[str]:
     listed = home / f"{kind}_lst"
     if listed.is_file():
         paths = [f"{folder}/{line.removeprefix(f'{folder}/')}" for line in read_lst(listed).paths]
-        _check_present(home, paths, listed, files)
+        check_present(home, paths, listed, files)
         return paths
-    if paths := _walk(home / folder, folder, files):
+    if paths := images_below(home / folder, folder, files):
         return paths
     raise DataError(f"No image in {describe(home / folder)}. Unpack the archive again.")
-
-
-def _check_present(home: Path, paths: list[str], listed: Path, files: Listing) -> None:
-    if missing := [path for path in paths if (home / path).as_posix() not in files]:
-        raise DataError(
-            f"{listed} lists {len(missing):,} of {len(paths):,} images that are not on disk, such as "
-            f"{home / missing[0]}. Unpack the archive again."
-        )
-
-
-def _walk(folder: Path, prefix: str, files: Listing) -> list[str]:
-    own = [f"{prefix}/{name}" for name in sorted(files.names(str(folder))) if name.lower().endswith(SUFFIXES)]
-    return own + [path for name in folders_of(folder) for path in _walk(folder / name, f"{prefix}/{name}", files)]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+from reid_cckd.data.images import SUFFIXES
 from reid_cckd.errors import DataError, did_you_mean
 
 SHOWN = 10  # names listed in a message: enough to recognise a folder, few enough to read
@@ -104,6 +105,14 @@ def _nearby(base: Path, limit: int = 200) -> Iterator[Path]:
         children = [base / name for name in _entries(base) if name.endswith("/")]
         grandchildren = (child / name for child in children for name in _entries(child) if name.endswith("/"))
         yield from islice([*children, *grandchildren], limit)
+
+
+def images_below(folder: Path, prefix: str, files: Listing) -> list[str]:
+    """Image files of ``folder`` and of the folders in it, hidden ones left out, each with ``prefix`` before it."""
+    own = [f"{prefix}/{name}" for name in sorted(files.names(str(folder))) if name.lower().endswith(SUFFIXES)]
+    return own + [
+        path for name in folders_of(folder) for path in images_below(folder / name, f"{prefix}/{name}", files)
+    ]
 
 
 def folders_of(folder: Path) -> list[str]:

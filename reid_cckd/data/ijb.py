@@ -83,14 +83,13 @@ def read_detection_scores(ijb: IJB) -> NDArray[np.float64]:
         DataError: no such file, a line that is not a name, ten coordinates and a score above 0, or a face without one.
     """
     scores: dict[str, float] = {}
-    try:
-        for line in ijb.detection.read_text(encoding="utf-8").splitlines():
-            name, *numbers = line.split()
-            if len(numbers) != 11 or not 0 < float(numbers[-1]) < np.inf:
-                raise DataError(f"{ijb.detection}: expected a name, ten coordinates and a score above 0, not {line!r}.")
-            scores[name] = float(numbers[-1])
-    except (OSError, ValueError) as error:
-        raise DataError(f"Cannot read {ijb.detection}: {error}.") from error
+    for where, (name, *_, score) in list_lines(ijb.detection, 12):
+        try:
+            scores[name] = float(score)
+        except ValueError:
+            scores[name] = np.nan
+        if not 0 < scores[name] < np.inf:
+            raise DataError(f"{where}: expected a name, ten coordinates and a score above 0, not {score!r}.")
     missing = [path for path in ijb.faces.paths if path not in scores]
     if missing:
         raise DataError(f"{ijb.detection} has no score of {missing[0]} and {len(missing) - 1:,} more faces.")

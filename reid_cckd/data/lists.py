@@ -110,6 +110,15 @@ def _home(root: str | os.PathLike[str], homes: Sequence[str], files: str | tuple
     )
 
 
+def check_present(home: Path, paths: Sequence[str], listed: Path, files: Listing) -> None:
+    """Raises DataError where images that a list names are not on disk."""
+    if missing := [path for path in paths if (home / path).as_posix() not in files]:
+        raise DataError(
+            f"{listed} lists {len(missing):,} of {len(paths):,} images that are not on disk, such as "
+            f"{home / missing[0]}. Looked for it in {describe((home / missing[0]).parent)}. Unpack the archive again."
+        )
+
+
 def list_lines(file: Path, columns: int, skip: int = 0) -> Iterator[Line]:
     """Where each line of a list stands, and its ``columns`` fields; one column is the whole line.
 
@@ -165,13 +174,8 @@ def number_in(where: str, text: str) -> int:
 
 def _manifest(title: str, home: Path, entries: Sequence[Entry], source: Path, *, superclasses: bool) -> Manifest:
     """The table of ``entries``, all of which must be on disk."""
-    files, seen = Listing(), set[str]()
-    missing = [path for path, *_ in entries if (home / path).as_posix() not in files]
-    if missing:
-        raise DataError(
-            f"{source} lists {len(missing):,} of {len(entries):,} images that are not on disk, such as "
-            f"{home / missing[0]}. Looked for it in {describe((home / missing[0]).parent)}. Unpack the archive again."
-        )
+    check_present(home, [path for path, *_ in entries], source, Listing())
+    seen = set[str]()
     for path, *_ in entries:
         if path in seen:
             raise DataError(f"{source} lists {path} twice. Unpack the archive again.")

@@ -148,9 +148,6 @@ def write_ijb(root: Path, numbers: Numbers) -> None:
         media = template * 1000 + (0 if image >= numbers.images_per_id // 2 else image)
         _write(root / "loose_crop" / name, numbers.jpeg(label, image))
         faces.append(f"{name} {template} {media}")
-        points = [
-            round(share * numbers.size[0], 2) for share in (0.34, 0.46, 0.65, 0.46, 0.5, 0.64, 0.37, 0.82, 0.63, 0.82)
-        ]
         landmarks.append(" ".join(map(str, [name, *points, 0.99])))
     for first in range(numbers.ids):
         for second in (first, (first + 1) % numbers.ids):
