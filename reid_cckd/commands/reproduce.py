@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from reid_cckd.commands.console import make_parser, run
 from reid_cckd.commands.figures import draw_figures
-from reid_cckd.commands.study_table import render, study_rows, write_table
+from reid_cckd.commands.study_table import render, tabulate
 from reid_cckd.commands.sweep import Sweep
 from reid_cckd.config.expansion import StudyRun, expand_study
 from reid_cckd.config.study import Published, Study, load_study
-from reid_cckd.errors import ConfigError, UserError, did_you_mean
+from reid_cckd.errors import ConfigError, did_you_mean
 from reid_cckd.files import atomic_path
 from reid_cckd.report import format_table, score_heading, score_plot
 
@@ -49,10 +48,7 @@ def _command(arguments: argparse.Namespace) -> None:
     sweep = Sweep(runs)
     if not arguments.report:
         sweep.work()
-    rows = study_rows(study, runs)
-    if not rows:
-        raise UserError(f"No run of {path} has finished in {study.output}.")
-    write_table(study, dataclasses.asdict(study), rows)
+    rows = tabulate(study, runs, path)
     report = write_report(study, runs, rows)
     print(f"\n{render(study, rows)}\n\n{comparison_text(study, rows)}\nReport: {report}")
     sweep.complain()

@@ -12,12 +12,25 @@ from typing import Any, Literal
 
 from reid_cckd.config.expansion import StudyRun
 from reid_cckd.config.study import Study
-from reid_cckd.errors import ConfigError, did_you_mean
+from reid_cckd.errors import ConfigError, UserError, did_you_mean
 from reid_cckd.evaluation import compare_seeds
 from reid_cckd.files import atomic_path, write_json
 from reid_cckd.report import format_table, score_heading
 
 Scores = dict[str, dict[int, dict[str, float]]]  # row -> seed -> name -> fraction
+
+
+def tabulate(study: Study, runs: Sequence[StudyRun], source: Path) -> list[dict[str, Any]]:
+    """The rows of everything that has finished, written to the study's folder too.
+
+    Raises:
+        UserError: nothing has finished. ConfigError: as `study_rows`.
+    """
+    rows = study_rows(study, runs)
+    if not rows:
+        raise UserError(f"No run of {source} has finished in {study.output}.")
+    write_table(study, rows)
+    return rows
 
 
 def study_rows(study: Study, runs: Sequence[StudyRun]) -> list[dict[str, Any]]:
@@ -94,7 +107,7 @@ def _interval(difference: Mapping[str, Any] | None) -> str | None:
     return f"{mean} [{100 * difference['low']:+.1f}, {100 * difference['high']:+.1f}]"
 
 
-def write_table(study: Study, plain_study: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:
+def write_table(study: Study, rows: Sequence[Mapping[str, Any]]) -> None:
     """table.md (percent), table.csv and table.json (fractions) in the study's folder."""
     folder = Path(study.output)
     with atomic_path(folder / "table.md") as temporary:
@@ -104,7 +117,7 @@ def write_table(study: Study, plain_study: Mapping[str, Any], rows: Sequence[Map
         writer = csv.DictWriter(file, list(dict.fromkeys(key for row in flat for key in row)))
         writer.writeheader()
         writer.writerows(flat)
-    write_json(folder / "table.json", {"study": plain_study, "rows": rows})
+    write_json(folder / "table.json", {"study": asdict(study), "rows": rows})
 
 
 def _flat(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import sys
 import time
 from collections.abc import Sequence
@@ -12,7 +11,7 @@ from pathlib import Path
 
 from reid_cckd import build
 from reid_cckd.commands.console import make_parser, run
-from reid_cckd.commands.study_table import render, study_rows, write_table
+from reid_cckd.commands.study_table import render, tabulate
 from reid_cckd.commands.train import check_same, train
 from reid_cckd.config.expansion import StudyRun, expand_study
 from reid_cckd.config.study import load_study
@@ -57,10 +56,7 @@ def _command(arguments: argparse.Namespace) -> None:
     sweep = Sweep(runs, arguments.stale)
     if not arguments.table:
         sweep.work()
-    rows = study_rows(study, runs)
-    if not rows:
-        raise UserError(f"No run of {arguments.study} has finished in {study.output}.")
-    write_table(study, dataclasses.asdict(study), rows)
+    rows = tabulate(study, runs, arguments.study)
     print(f"\n{render(study, rows)}\n\nThe same as Markdown, CSV and JSON: {Path(study.output) / 'table.*'}")
     sweep.complain()
 
