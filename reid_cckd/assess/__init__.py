@@ -1,5 +1,6 @@
 """How good a network is on a data set: extraction, exact evaluation, and a verdict that says how it was reached."""
 
+from reid_cckd.assess.chance import GUESSES, Guess, best_guess
 from reid_cckd.assess.choice import build_judge
 from reid_cckd.assess.classification import ClassificationJudge
 from reid_cckd.assess.identification import IdentificationJudge
@@ -8,14 +9,17 @@ from reid_cckd.assess.verdict import Judge, Verdict
 from reid_cckd.assess.verification import VerificationJudge
 
 __all__ = [
+    "GUESSES",
     "PLAIN",
     "ClassificationJudge",
+    "Guess",
     "IdentificationJudge",
     "Judge",
     "Refinement",
     "RetrievalJudge",
     "Verdict",
     "VerificationJudge",
+    "best_guess",
     "build_judge",
     "evaluate_embeddings",
     "protocol",

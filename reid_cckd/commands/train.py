@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from reid_cckd import build
-from reid_cckd.assess import Judge, RetrievalJudge, build_judge
+from reid_cckd.assess import GUESSES, Judge, RetrievalJudge, best_guess, build_judge
 from reid_cckd.commands.console import make_parser, run
 from reid_cckd.commands.judged import report_judged
 from reid_cckd.commands.reporting import counts_table, print_balance, print_scores, report_retrieval
@@ -30,7 +30,7 @@ from reid_cckd.engine import (
 )
 from reid_cckd.errors import ConfigError
 from reid_cckd.files import atomic_path, remove_unfinished, undisturbed
-from reid_cckd.models import Embedder, Guess, Teacher
+from reid_cckd.models import Embedder, Teacher
 from reid_cckd.report import training_curves
 
 # A resumed run may change these: they move files and time, not results.
@@ -45,9 +45,6 @@ FREE_ON_RESUME = (
     "teacher.checkpoint",
     "teacher.cache",
 )
-
-SURELY_GOOD = 0.5  # a teacher that scores this much is not compared with guessing
-AT_CHANCE = 1.1  # times what guessing scores
 
 EXAMPLES = """\
   reid-cckd train configs/omniglot/teacher.yaml data.root=/data/omniglot
@@ -131,22 +128,19 @@ def _prepare(config: Config, device: torch.device) -> tuple[Trainer, Judge]:
 
 
 def _judge_teacher(settings: TeacherSettings, teacher: build.Loaded, judge: Judge, device: torch.device) -> None:
-    """Print what the teacher scores, and refuse one that has nothing to teach."""
+    """Print what the teacher scores, and refuse one that cannot be told from a network that guesses."""
     judge = judge.for_classes(teacher.classes)
     scores = judge(Teacher(teacher.network).to(device))
     print_scores(f"teacher {settings.name}", scores)
-    name = judge.main
-    if settings.allow_weak or scores[name] >= SURELY_GOOD:
+    if settings.allow_weak:
         return
-    guess = Guess(teacher.network.width, len(teacher.classes)).to(device)
-    with torch.random.fork_rng():
-        torch.manual_seed(rank())  # processes that guess alike would know one another's images
-        chance = judge(guess)
-    if scores[name] <= AT_CHANCE * chance[name]:
+    score = scores[judge.main]
+    chance = best_guess(judge, len(teacher.classes), score)
+    if score <= chance:
         raise ConfigError(
-            f"teacher: {settings.name} scores {name} {100 * scores[name]:.2f} % on this data, and guessing "
-            f"scores {100 * chance[name]:.2f} %. Is it a checkpoint of other data, or of an untrained network? To "
-            f"learn from it all the same set teacher.allow_weak: true."
+            f"teacher: {settings.name} scores {judge.main} {100 * score:.2f} % on this data, and one of {GUESSES} "
+            f"networks that guess scores {100 * chance:.2f} %. Is it a checkpoint of other data, or of an untrained "
+            f"network? To learn from it all the same set teacher.allow_weak: true."
         )
 
 

@@ -3,6 +3,6 @@
 from reid_cckd.models.embedder import Embedder
 from reid_cckd.models.pooling import GAP, GeM
 from reid_cckd.models.published import PublishedClassifier
-from reid_cckd.models.teacher import Guess, Teacher
+from reid_cckd.models.teacher import Teacher
 
-__all__ = ["GAP", "Embedder", "GeM", "Guess", "PublishedClassifier", "Teacher"]
+__all__ = ["GAP", "Embedder", "GeM", "PublishedClassifier", "Teacher"]

@@ -34,17 +34,3 @@ class Teacher(nn.Module):
             )
         output: Output = self.network(images)
         return output
-
-
-class Guess(nn.Module):
-    """A network that looks at nothing: what it scores is what chance scores."""
-
-    def __init__(self, width: int, num_classes: int | None) -> None:
-        super().__init__()
-        self.width, self.num_classes = width, num_classes
-
-    def forward(self, images: Tensor) -> Output:
-        """Random rows for ``images``."""
-        rows = torch.randn(len(images), self.width, device=images.device)
-        logits = None if self.num_classes is None else torch.randn(len(images), self.num_classes, device=images.device)
-        return Output(rows, rows, logits)
