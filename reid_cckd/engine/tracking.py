@@ -96,10 +96,11 @@ class Progress:
         self.bar.set_postfix({name: f"{value:.3g}" for name, value in values.items()}, refresh=False)
         self.bar.update()
 
-    def epoch(self, epoch: int, values: Mapping[str, float]) -> None:
-        """Print a finished epoch above the bar."""
-        shown = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
-        self.say(f"epoch {epoch + 1:>3}/{self.epochs}  {shown}")
+    def epoch(self, epoch: int, losses: Mapping[str, float], scores: Mapping[str, float]) -> None:
+        """Print a finished epoch above the bar, scores in percent."""
+        shown = [f"{name} {value:.4g}" for name, value in losses.items()]
+        shown += [f"{name} {100 * value:.2f} %" for name, value in scores.items()]
+        self.say(f"epoch {epoch + 1:>3}/{self.epochs}  {'  '.join(shown)}")
 
     def say(self, text: str) -> None:
         """Print without tearing the bar."""

@@ -259,7 +259,7 @@ class Trainer:
         if is_last or (epoch + 1) % self.evaluate_every == 0:
             scores = self.evaluate(share_buffers(self.network))
             self._write({"epoch": epoch + 1, "step": self.position.step, **scores})
-        self.progress.epoch(epoch, {**means, **scores})
+        self.progress.epoch(epoch, means, scores)
         if scores and scores[self.main_score] > self.position.best:
             self.position.best, self.position.best_epoch = scores[self.main_score], epoch + 1
             self._save_best(scores)
