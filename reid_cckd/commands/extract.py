@@ -14,6 +14,7 @@ from reid_cckd import build
 from reid_cckd.assess import RetrievalJudge
 from reid_cckd.commands.console import make_parser, run
 from reid_cckd.commands.progress import progress, readable_bytes, readable_seconds
+from reid_cckd.commands.subjects import source_of
 from reid_cckd.config import Config, config_from_dict, to_dict
 from reid_cckd.data import ImageDataset
 from reid_cckd.data.manifest import ROLES
@@ -35,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Entry of the command."""
     text = "Keep a network's embeddings of a data set in a folder. Interrupted, the same command goes on where it was."
     parser = make_parser("extract", text, EXAMPLES)
-    parser.add_argument("network", help="last.pt or best.pt of a run, or the name of a timm model")
+    parser.add_argument("network", help="a run's folder, last.pt or best.pt; or the name of a timm model")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="data.*, evaluation.on, evaluation.flip, ...")
     parser.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="a new folder")
     parser.add_argument("--roles", nargs="+", default=["query", "gallery"], choices=ROLES)
@@ -79,6 +80,7 @@ def find_network(name: str, overrides: Sequence[str]) -> build.Loaded:
     Raises:
         ConfigError, CheckpointError: there is neither, or a key is wrong.
     """
+    name = str(source_of(name))
     if not Path(name).is_file() and Path(name).suffix not in (".pt", ".pth") and "/" not in name:
         return build.timm_network(name, overrides)
     loaded = build.load_network(name)

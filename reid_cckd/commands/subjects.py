@@ -14,6 +14,7 @@ from reid_cckd.assess import RetrievalJudge
 from reid_cckd.config import Config, Evaluation, config_from_dict, to_dict
 from reid_cckd.data import Manifest
 from reid_cckd.engine import Embeddings, is_embeddings, pick_device
+from reid_cckd.engine.embeddings import part_of
 from reid_cckd.errors import ConfigError, UserError
 from reid_cckd.models import Embedder
 
@@ -33,6 +34,13 @@ class Subject:
     root: Path | None = None  # where the images lie
     network: Embedder | None = None
     manifest: Manifest | None = None
+
+
+def source_of(text: str) -> Path:
+    """A path as it was given; the folder of a run stands for its last.pt."""
+    path = Path(text)
+    last = path / "last.pt"
+    return last if last.is_file() and not is_embeddings(path) else path
 
 
 def open_subject(source: Path, overrides: Sequence[str] = (), gallery: Path | None = None) -> Subject:
@@ -64,6 +72,9 @@ def subject_of(name: str, network: Embedder, config: Config, judge: RetrievalJud
 
 def _from_folder(source: Path, overrides: Sequence[str], gallery: Path | None) -> Subject:
     refuse_others(overrides, ("evaluation.", "train.device", "data.root"))
+    if not is_embeddings(source) and not part_of(source).exists():
+        found = "holds neither last.pt nor vectors.npy" if source.is_dir() else "does not exist"
+        raise UserError(f"{source} {found}. Expected a run's folder or checkpoint, or embeddings that `extract` kept.")
     first = Embeddings.load(source)
     other = first if gallery is None else Embeddings.load(gallery)
     if first.source != other.source:

@@ -18,7 +18,7 @@ from reid_cckd.commands.judged import task_of, test_judged
 from reid_cckd.commands.progress import progress, readable_bytes, readable_seconds
 from reid_cckd.commands.protocols import pooled, test_otherwise
 from reid_cckd.commands.reporting import report_subject
-from reid_cckd.commands.subjects import Subject, open_subject, usual_output
+from reid_cckd.commands.subjects import Subject, open_subject, source_of, usual_output
 from reid_cckd.engine import is_embeddings, processes, rank
 from reid_cckd.engine.distributed import is_distributed
 from reid_cckd.errors import ConfigError, UserError
@@ -34,7 +34,7 @@ from reid_cckd.evaluation import (
 from reid_cckd.files import write_json
 
 EXAMPLES = """\
-  reid-cckd test runs/omniglot/cckd/last.pt
+  reid-cckd test runs/omniglot/cckd                           its last checkpoint
   reid-cckd test runs/msmt17/cckd/last.pt data.root=/data/msmt17 evaluation.flip=false --json result.json
   reid-cckd test runs/msmt17/cckd/last.pt data.dataset=market1501 data.root=/data/market --output runs/cross
   reid-cckd test features/cckd --rerank                       embeddings that extract kept
@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Entry of the command."""
     text = "Evaluate a checkpoint on its own data set or another, or evaluate embeddings kept by extract."
     parser = make_parser("test", text, EXAMPLES)
-    parser.add_argument("source", type=Path, help="last.pt or best.pt of a run, or a folder of embeddings")
+    parser.add_argument("source", type=source_of, help="a run's folder, last.pt or best.pt; or a folder of embeddings")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="data.* and evaluation.* keys to change")
     parser.add_argument("--gallery", type=Path, metavar="FOLDER", help="take the gallery from these embeddings")
     parser.add_argument(
@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--expand", nargs="*", type=float, metavar="N", help="alpha query expansion; k alpha (10 3)")
     parser.add_argument("--bootstrap", type=int, metavar="N", help="95 %% intervals of mAP and rank-1 by N resamples")
-    parser.add_argument("--compare", type=Path, metavar="OTHER", help="paired test against a checkpoint or embeddings")
+    parser.add_argument("--compare", type=source_of, metavar="OTHER", help="paired test against a run or embeddings")
     parser.add_argument(
         "--output",
         type=Path,

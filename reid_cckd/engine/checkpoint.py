@@ -57,7 +57,8 @@ def file_hash(path: str | Path) -> str:
 
 
 def _siblings(path: Path) -> str:
-    if not path.parent.is_dir():
-        return f" The folder {path.parent} does not exist; train first, or check the path."
-    found = sorted(entry.name for entry in path.parent.glob("*.pt"))
-    return f" {path.parent} holds {', '.join(found)}." if found else f" {path.parent} holds no checkpoint."
+    folder = path if path.is_dir() else path.parent
+    if not folder.is_dir():
+        return f" The folder {folder} does not exist; train first, or check the path."
+    found = sorted(entry.name for entry in folder.glob("*.pt"))
+    return f" {folder} holds {', '.join(found)}." if found else f" {folder} holds no checkpoint."

@@ -64,7 +64,7 @@ def test_other_widths_leave_the_asymmetric_search_out(
 
 @pytest.mark.parametrize(
     ("student", "options", "words"),
-    [("relabelled", [], "other labels"), ("student", ["-k", "0"], "-k"), ("gone", [], "Cannot read")],
+    [("relabelled", [], "other labels"), ("student", ["-k", "0"], "-k"), ("gone", [], "does not exist")],
 )
 def test_what_cannot_be_compared_is_a_sentence(
     kept: tuple[Path, Path],

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from reid_cckd.commands.__main__ import main
-from reid_cckd.engine import Embeddings, load_checkpoint, save_checkpoint
+from reid_cckd.engine import Embeddings, file_hash, load_checkpoint, save_checkpoint
 from reid_cckd.evaluation import (
     Reranking,
     evaluate_recall,
@@ -177,6 +177,17 @@ def test_extraction_killed_for_real_goes_on_and_another_checkpoint_is_refused(
     assert main(["extract", str(teacher), *options]) == 0
     assert main(["extract", str(teacher), *options]) == 0
     np.testing.assert_allclose(Embeddings.load(folder).vectors, Embeddings.load(features).vectors, atol=1e-5)
+
+
+def test_a_runs_folder_stands_for_its_last_checkpoint(
+    teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = report_of(tmp_path, str(teacher.parent), "--compare", str(teacher.parent))
+    assert report["provenance"]["checkpoint_sha256"] == report["comparison"]["other_sha256"] == file_hash(teacher)
+    assert main(["test", str(tmp_path)]) == 2
+    assert "holds neither last.pt nor vectors.npy" in capsys.readouterr().err
+    assert main(["test", str(tmp_path / "gone")]) == 2
+    assert "does not exist" in capsys.readouterr().err
 
 
 def test_other_protocols_are_the_librarys(features: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
