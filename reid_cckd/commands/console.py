@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 
+from reid_cckd.config import Config
 from reid_cckd.engine import Interrupted
 from reid_cckd.errors import UserError
 from reid_cckd.files import is_full_disk
+
+KEY = re.compile(rf"({'|'.join(section.name for section in fields(Config))})\.[\w.]+=")
 
 
 def run(
@@ -16,7 +21,7 @@ def run(
 ) -> int:
     """Parse, run, and turn what went wrong into a message and an exit code."""
     try:
-        command(parser.parse_intermixed_args(argv))  # key=value may stand before or after options
+        command(parse(parser, sys.argv[1:] if argv is None else argv))
     except UserError as error:
         print(f"\nerror: {error}", file=sys.stderr)
         return 2
@@ -33,6 +38,18 @@ def run(
         print("\nInterrupted.", file=sys.stderr)
         return 130
     return 0
+
+
+def parse(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Namespace:
+    """The arguments; section.key=value may stand anywhere, also behind an option that takes several values."""
+    keys = [text for text in argv if KEY.match(text)]
+    arguments = parser.parse_intermixed_args([text for text in argv if text not in keys])
+    if keys and not hasattr(arguments, "overrides"):
+        parser.error(f"unrecognized arguments: {' '.join(keys)}")
+    if keys:
+        given = {*keys, *(arguments.overrides or [])}
+        arguments.overrides = [text for text in argv if text in given]
+    return arguments
 
 
 def make_parser(name: str, description: str, examples: str) -> argparse.ArgumentParser:

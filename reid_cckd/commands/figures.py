@@ -37,13 +37,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = make_parser("figures", text, EXAMPLES)
     parser.add_argument("runs", nargs="+", metavar="[NAME=]RUN", help="folders of finished runs, the teacher's first")
     parser.add_argument("--output", type=Path, required=True, help="folder for the pictures")
+    parser.set_defaults(overrides=[])  # data.*=value, for all runs
     return run(_command, parser, argv)
 
 
 def _command(arguments: argparse.Namespace) -> None:
-    overrides = [one for one in arguments.runs if one.startswith("data.")]
-    folders = dict(_named(one) for one in arguments.runs if one not in overrides)
-    for picture in draw_figures(folders, arguments.output, overrides):
+    folders = dict(_named(one) for one in arguments.runs)
+    for picture in draw_figures(folders, arguments.output, arguments.overrides):
         print(picture)
 
 
