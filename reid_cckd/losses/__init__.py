@@ -9,7 +9,7 @@ from reid_cckd.losses.logits import DIST
 from reid_cckd.losses.maps import AttentionTransfer, FitNetHint
 from reid_cckd.losses.margin import AdaDistill, AdaFace
 from reid_cckd.losses.memory import PairMemory
-from reid_cckd.losses.naming import filled, loss_class, pml_loss, pml_miner
+from reid_cckd.losses.naming import filled, loss_class, pml_miner
 from reid_cckd.losses.objective import Objective, Ramp, Share, Term
 from reid_cckd.losses.partial import PartialMargin
 from reid_cckd.losses.ranking import CSD, D3still, DarkRankHard, DarkRankSoft
@@ -51,6 +51,5 @@ __all__ = [
     "filled",
     "gather_rows",
     "loss_class",
-    "pml_loss",
     "pml_miner",
 ]

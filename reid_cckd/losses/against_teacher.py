@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from reid_cckd.losses.correlation import blame, check_rows
+from reid_cckd.losses.pairs import refuse_pairs
 from reid_cckd.losses.precision import at_least_float32, full_precision
 
 
@@ -45,8 +46,7 @@ def matched(
     """
     if ref_emb is None:
         raise ValueError("ref_emb: pass the teacher's embeddings, loss(embeddings, labels, ref_emb=teacher)")
-    if indices_tuple is not None:
-        raise ValueError("indices_tuple: this loss looks at the whole batch and takes no mined pairs")
+    refuse_pairs(indices_tuple)
     check_rows(embeddings, ref_emb, ndims)
     student = at_least_float32(embeddings)
     return student, ref_emb.detach().to(student.dtype)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from reid_cckd.losses.against_teacher import finite, matched
+from reid_cckd.losses.checks import positive
 from reid_cckd.losses.distributed import gather_rows
 from reid_cckd.losses.groups import group_means
 from reid_cckd.losses.kernels import unit_rows
@@ -82,12 +83,10 @@ class CRD(nn.Module):
         for name, count in (("num_images", num_images), ("negatives", negatives)):
             if count < 1:
                 raise ValueError(f"{name}: expected 1 or more, got {count}")
-        if not 0 < temperature < math.inf:
-            raise ValueError(f"temperature: expected a number above 0, got {temperature}")
         if not 0 <= momentum < 1:
             raise ValueError(f"momentum: expected a number in [0, 1), got {momentum}")
         self.num_images, self.negatives = num_images, negatives
-        self.temperature, self.momentum = temperature, momentum
+        self.temperature, self.momentum = positive("temperature", temperature), momentum
         self.student_projection = Projection(student_width, dim)
         self.teacher_projection = Projection(teacher_width, dim, of="ref_emb")
         self.register_buffer("student_bank", unit_rows(torch.randn(num_images, dim)))

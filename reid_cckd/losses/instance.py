@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from reid_cckd.losses.against_teacher import AgainstTeacher, same_width
+from reid_cckd.losses.checks import positive
 from reid_cckd.losses.kernels import inverse_norms
 from reid_cckd.losses.pairs import check_labels
 from reid_cckd.losses.precision import at_least_float32
@@ -82,9 +82,7 @@ class HintonKD(AgainstTeacher):
         teacher_classes: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
-        if not 0 < temperature < math.inf:
-            raise ValueError(f"temperature: expected a number above 0, got {temperature}")
-        self.temperature = temperature
+        self.temperature = positive("temperature", temperature)
         self.widths = len(student_classes or ()), len(teacher_classes or ())
         columns = shared_columns(student_classes, teacher_classes)
         self.register_buffer("columns", columns, persistent=False)  # it says nothing that training found out

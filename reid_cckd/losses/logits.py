@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
 from reid_cckd.losses.against_teacher import AgainstTeacher, same_width
+from reid_cckd.losses.checks import positive
 
 EPS = 1e-8  # added to the product of two lengths, as the authors do: two rows this short are hardly correlated
 
@@ -47,9 +46,7 @@ class DIST(AgainstTeacher):
 
     def __init__(self, beta: float = 1.0, gamma: float = 1.0, tau: float = 1.0) -> None:
         super().__init__()
-        if not 0 < tau < math.inf:
-            raise ValueError(f"tau: expected a number above 0, got {tau}")
-        self.beta, self.gamma, self.tau = beta, gamma, tau
+        self.beta, self.gamma, self.tau = beta, gamma, positive("tau", tau)
 
     def compare(self, student: Tensor, teacher: Tensor) -> Tensor:
         same_width(student, teacher, "logits of the same classes")

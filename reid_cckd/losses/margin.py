@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from reid_cckd.losses.against_teacher import finite, matched, same_width
+from reid_cckd.losses.checks import positive
 from reid_cckd.losses.distributed import gather_rows
 from reid_cckd.losses.groups import group_means
 from reid_cckd.losses.kernels import unit_rows
-from reid_cckd.losses.pairs import check_labels
+from reid_cckd.losses.pairs import check_labels, refuse_pairs
 from reid_cckd.losses.precision import at_least_float32, full_precision
 
 MARGINS = {"arc": 0.45, "cos": 0.35}
@@ -75,10 +76,8 @@ class AdaDistill(nn.Module):
         weighted: bool = True,
     ) -> None:
         super().__init__()
-        if kind not in MARGINS:
-            raise ValueError(f"kind: expected 'arc' or 'cos', got {kind!r}")
-        self.kind, self.scale, self.weighted = kind, positive("scale", scale), weighted
-        self.margin = MARGINS[kind] if margin is None else margin
+        self.kind, self.margin = kind, margin_of(kind, margin)
+        self.scale, self.weighted = positive("scale", scale), weighted
         self.register_buffer("centres", 0.01 * torch.randn(num_classes, width))
 
     def forward(
@@ -163,8 +162,7 @@ class AdaFace(nn.Module):
     def forward(
         self, embeddings: Tensor, labels: Tensor | None = None, indices_tuple: Any = None, ref_emb: None = None
     ) -> Tensor:
-        if indices_tuple is not None:
-            raise ValueError("indices_tuple: this loss looks at the whole batch and takes no mined pairs")
+        refuse_pairs(indices_tuple)
         labels = check_classes(embeddings, labels, *self.weight.shape)
         rows = at_least_float32(embeddings)
         with full_precision(rows):
@@ -188,11 +186,11 @@ class AdaFace(nn.Module):
         return f"weight={tuple(self.weight.shape)}, margin={self.margin}, h={self.h}, scale={self.scale}"
 
 
-def positive(name: str, value: float) -> float:
-    """The value, or a ValueError that names it."""
-    if not 0 < value < math.inf:
-        raise ValueError(f"{name}: expected a number above 0, got {value}")
-    return value
+def margin_of(kind: Literal["arc", "cos"], margin: float | None) -> float:
+    """The margin, or that which is usual for its kind; a ValueError where there is no such kind."""
+    if kind not in MARGINS:
+        raise ValueError(f"kind: expected 'arc' or 'cos', got {kind!r}")
+    return MARGINS[kind] if margin is None else margin
 
 
 def check_classes(embeddings: Tensor, labels: Tensor | None, num_classes: int, width: int) -> Tensor:

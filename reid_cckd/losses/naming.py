@@ -14,22 +14,17 @@ from reid_cckd.errors import did_you_mean
 from reid_cckd.losses.table import LOSSES
 
 
-def pml_loss(name: str, **options: Any) -> nn.Module:
-    """A loss of pytorch-metric-learning, such as ``pml_loss("TripletMarginLoss", margin=0.3)``.
-
-    Raises:
-        ValueError: PML has no such loss, or it refuses an option.
-    """
-    return _make(losses, "loss", name, options)
-
-
 def pml_miner(name: str, **options: Any) -> nn.Module:
     """A miner of pytorch-metric-learning, such as ``pml_miner("BatchHardMiner")``.
 
     Raises:
         ValueError: PML has no such miner, or it refuses an option.
     """
-    return _make(miners, "miner", name, options)
+    make = _find(miners, "miner", name)
+    try:
+        return make(**options)
+    except TypeError as error:
+        raise ValueError(f"{name} refuses {options}: {error}") from error
 
 
 def loss_class(name: str) -> type[nn.Module]:
@@ -63,14 +58,6 @@ def _required(make: type[nn.Module]) -> set[str]:
         if not open_ended:
             break
     return found
-
-
-def _make(module: ModuleType, kind: str, name: str, options: dict[str, Any]) -> nn.Module:
-    make = _find(module, kind, name)
-    try:
-        return make(**options)
-    except TypeError as error:
-        raise ValueError(f"{name} refuses {options}: {error}") from error
 
 
 def _find(module: ModuleType, kind: str, name: str) -> type[nn.Module]:

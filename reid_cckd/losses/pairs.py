@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -61,6 +61,16 @@ def _as_pairs(indices_tuple: tuple[Tensor, ...], count: int) -> tuple[tuple[Tens
         if len(left) != len(right):
             raise ValueError(f"indices_tuple: {len(left)} anchors for {len(right)} partners")
     return (anchors, positives), (others, negatives)
+
+
+def refuse_pairs(indices_tuple: Any) -> None:
+    """A loss of the whole batch.
+
+    Raises:
+        ValueError: a miner's pairs are given all the same.
+    """
+    if indices_tuple is not None:
+        raise ValueError("indices_tuple: this loss looks at the whole batch and takes no mined pairs")
 
 
 def check_labels(labels: Tensor | None, count: int) -> None:

@@ -10,8 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from reid_cckd.losses.checks import positive
 from reid_cckd.losses.kernels import unit_rows
-from reid_cckd.losses.margin import MARGINS, check_classes, margin_cosines, positive
+from reid_cckd.losses.margin import check_classes, margin_cosines, margin_of
+from reid_cckd.losses.pairs import refuse_pairs
 from reid_cckd.losses.precision import at_least_float32, full_precision
 
 
@@ -55,10 +57,8 @@ class PartialMargin(nn.Module):
         super().__init__()
         if not 0 < share <= 1:
             raise ValueError(f"share: expected a number in (0, 1], got {share}")
-        if kind not in MARGINS:
-            raise ValueError(f"kind: expected 'arc' or 'cos', got {kind!r}")
-        self.kind, self.scale, self.seed = kind, positive("scale", scale), seed
-        self.margin = MARGINS[kind] if margin is None else margin
+        self.kind, self.margin = kind, margin_of(kind, margin)
+        self.scale, self.seed = positive("scale", scale), seed
         self.kept = math.ceil(share * num_classes)
         self.weight = nn.Parameter(torch.empty(num_classes, width).normal_(std=0.01))
         self.register_buffer("step", torch.tensor(0))
@@ -66,8 +66,7 @@ class PartialMargin(nn.Module):
     def forward(
         self, embeddings: Tensor, labels: Tensor | None = None, indices_tuple: Any = None, ref_emb: None = None
     ) -> Tensor:
-        if indices_tuple is not None:
-            raise ValueError("indices_tuple: this loss looks at the whole batch and takes no mined pairs")
+        refuse_pairs(indices_tuple)
         labels = check_classes(embeddings, labels, *self.weight.shape)
         rows = at_least_float32(embeddings)
         classes = self.classes_of(labels)

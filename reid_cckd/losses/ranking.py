@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from reid_cckd.losses.against_teacher import AgainstTeacher, distances, finite, same_width
+from reid_cckd.losses.checks import positive
 from reid_cckd.losses.kernels import inverse_norms
 
 LONGEST_SOFT_LIST = 6  # 720 orders
@@ -71,13 +72,11 @@ class _DarkRank(AgainstTeacher):
         self, alpha: float = 3.0, beta: float = 3.0, list_length: int = 4, normalize_embeddings: bool = True
     ) -> None:
         super().__init__()
-        if not 0 < alpha < math.inf:
-            raise ValueError(f"alpha: expected a number above 0, got {alpha}")
         if not 1 <= beta < math.inf:  # below 1 the slope at distance 0 is infinite
             raise ValueError(f"beta: expected a number of 1 or more, got {beta}")
         if list_length < 1:
             raise ValueError(f"list_length: expected 1 or more, got {list_length}")
-        self.alpha, self.beta, self.list_length = alpha, beta, list_length
+        self.alpha, self.beta, self.list_length = positive("alpha", alpha), beta, list_length
         self.normalize_embeddings = normalize_embeddings
 
     def prepare(self, rows: Tensor) -> Tensor:
@@ -135,11 +134,9 @@ class CSD(AgainstTeacher):
         super().__init__()
         if top_k < 1:
             raise ValueError(f"top_k: expected 1 or more, got {top_k}")
-        for name, value in (("student_temperature", student_temperature), ("teacher_temperature", teacher_temperature)):
-            if not 0 < value < math.inf:
-                raise ValueError(f"{name}: expected a number above 0, got {value}")
-        self.top_k, self.student_temperature = top_k, student_temperature
-        self.teacher_temperature = teacher_temperature
+        self.top_k = top_k
+        self.student_temperature = positive("student_temperature", student_temperature)
+        self.teacher_temperature = positive("teacher_temperature", teacher_temperature)
 
     def compare(self, student: Tensor, teacher: Tensor) -> Tensor:
         same_width(student, teacher, "embeddings of one space")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from reid_cckd.losses.against_teacher import AgainstTeacher, distances, off_scale
+from reid_cckd.losses.checks import positive
 from reid_cckd.losses.kernels import inverse_norms
 
 CHUNK_NUMBERS = 2**22  # numbers that the edges and angles of one chunk of vertices may take
@@ -99,9 +98,7 @@ class PKT(AgainstTeacher):
 
     def __init__(self, eps: float = 1e-7) -> None:
         super().__init__()
-        if not 0 < eps < math.inf:
-            raise ValueError(f"eps: expected a number above 0, got {eps}")
-        self.eps = eps
+        self.eps = positive("eps", eps)
 
     def compare(self, student: Tensor, teacher: Tensor) -> Tensor:
         return pkt(student, teacher, self.eps)
