@@ -14,7 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from reid_cckd.evaluation.ranking import Progress, count_above, shares
+from reid_cckd.evaluation.counting import count_above, over_blocks
+from reid_cckd.evaluation.ranking import Progress
 from reid_cckd.evaluation.rows import (
     Embeddings,
     Ids,
@@ -196,21 +197,19 @@ class _Pass:
         return values[torch.from_numpy(numbers).to(values.device)].to(self.others.device, torch.float32)
 
     def _count(self, scores: Tensor, lengths: Tensor, first: int) -> None:
-        table, divisors, bounds = scores.numpy(), lengths.numpy(), self.pairs.bounds
+        table, divisors, bounds = scores.numpy(), lengths.numpy(), self.pairs.bounds[first:]
 
-        def count(rows: range) -> None:
-            similarities = np.empty_like(divisors)  # one row at a time, in the core's own cache
-            for row in rows:
-                np.divide(table[row], divisors, out=similarities)
-                self.highest.add(similarities)
-                own = slice(bounds[first + row], bounds[first + row + 1])
-                open_pairs = own.start + np.flatnonzero(self.above[own] < self.deepest)
-                if len(open_pairs):
-                    self.above[open_pairs] += count_above(similarities, self.pairs.scores[open_pairs])[0]
+        def count(start: int, stop: int) -> None:
+            similarities = table[start:stop] / divisors
+            self.highest.add(similarities.ravel())
+            own = slice(bounds[start], bounds[stop])
+            open_pairs = own.start + np.flatnonzero(self.above[own] < self.deepest)
+            if len(open_pairs):
+                rows = np.searchsorted(bounds, open_pairs, side="right") - 1 - start
+                self.above[open_pairs] += count_above(similarities, self.pairs.scores[open_pairs], rows)[0]
 
-        workers = torch.get_num_threads()
-        with ThreadPoolExecutor(workers) as pool:
-            list(pool.map(count, shares(len(table), workers)))
+        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+            list(over_blocks(count, table.shape, pool))
 
     def _count_on_device(self, scores: Tensor, lengths: Tensor, first: int) -> None:
         """The same counts by sorting whole rows, which a GPU does faster than it walks through candidates."""

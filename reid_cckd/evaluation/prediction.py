@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -36,14 +37,14 @@ def predict_retrieval(queries: int, items: int, width: int, reranking: Reranking
     Linear in either set but for the time of re-ranking, which compares all rows with all.
     """
     chunk = min(chunk_size(items), queries)
-    scores = 4 * chunk * (items + width) + 4 * width * min(items, BLOCK)
+    scores = 4 * chunk * (2 * items + width) + 4 * width * min(items, BLOCK)  # two chunks take turns
     columns = 40 * (queries + items) + _PER_MATCH * items
     if reranking is None:
         return Prediction(scores + columns, queries * items * width)
     rows = queries + items
     neighbours = rows * (reranking.k1 + 1) * 16  # numbers, and whether they are mutual
     members = 2 * reranking.k1 * min(reranking.k2, 8)  # of an averaged neighbourhood
-    return Prediction(3 * scores + columns + neighbours + 40 * rows * members, (rows * rows + queries * items) * width)
+    return Prediction(2 * scores + columns + neighbours + 40 * rows * members, (rows * rows + queries * items) * width)
 
 
 def predict_identification(probes: int, distractors: int, width: int, highest_fpr: float = 1e-4) -> Prediction:
@@ -61,11 +62,7 @@ def predict_pairs(rows: int, pairs: int, width: int) -> Prediction:
 def pair_rate(width: int, device: torch.device | str | None = None) -> float:
     """Multiply-adds a second of comparing rows pair by pair, measured in about a tenth of a second."""
     left = torch.ones(1024, width, device=choose_device(device))
-    start, done = time.perf_counter(), 0
-    while time.perf_counter() - start < 0.1:
-        similarities(left + 0, left + 0)
-        done += 1
-    return done * left.numel() / (time.perf_counter() - start)
+    return left.numel() * _rounds_a_second(lambda: similarities(left + 0, left + 0))
 
 
 def product_rate(width: int, device: torch.device | str | None = None) -> float:
@@ -73,11 +70,18 @@ def product_rate(width: int, device: torch.device | str | None = None) -> float:
     place = choose_device(device)
     left, right = torch.ones(256, width, device=place), torch.ones(4096, width, device=place)
     out = torch.empty(256, 4096, device=place)
-    multiply(left, right, out)  # starts threads
-    float(out[0, 0])
-    start, done = time.perf_counter(), 0
-    while time.perf_counter() - start < 0.1:
+
+    def work() -> None:
         multiply(left, right, out)
         float(out[0, 0])  # waits for a device
+
+    return out.numel() * width * _rounds_a_second(work)
+
+
+def _rounds_a_second(work: Callable[[], object]) -> float:
+    work()  # starts threads
+    start, done = time.perf_counter(), 0
+    while time.perf_counter() - start < 0.1:
+        work()
         done += 1
-    return done * out.numel() * width / (time.perf_counter() - start)
+    return done / (time.perf_counter() - start)

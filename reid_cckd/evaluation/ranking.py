@@ -6,20 +6,22 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from reid_cckd.evaluation.counting import Matches, count_ahead, count_ahead_on_device, over_blocks
 from reid_cckd.evaluation.rows import BLOCK, Codes, Rows, multiply
 
 Progress = Callable[[int, int], None]  # queries done, queries in all
+Add = Callable[[Tensor], object]
+Waiting = Callable[[], NDArray[np.int64]]
 
-_SCORES = 24 * 2**20  # scores held at a time: 96 MiB
+_SCORES = 16 * 2**20  # scores of a chunk, of which two are held: 128 MiB
 _FEWEST = 16  # queries in a chunk, however long the gallery
-_MANY = 2000  # scores from which a histogram is cheaper than sorting
-_BINS = 1024
 
 
 @dataclass(frozen=True)
@@ -80,20 +82,33 @@ def match_positions(
     lengths: Tensor | None,
     relevance: Relevance,
     progress: Progress | None = None,
+    part: range | None = None,
+    add: Add = lambda values: values,
 ) -> Positions:
-    """Rank every true match exactly, from scores that come a chunk of queries at a time and are overwritten.
+    """Rank every true match exactly, from scores that come a chunk of queries at a time.
 
-    Items are ranked by descending score, each divided by its entry in ``lengths``; equal ones keep the gallery's order,
-    as a stable sort does.
+    A chunk is overwritten here, and counted while the next one is made: it must stay until the next but one is asked
+    for. Items are ranked by descending score, each divided by its entry in ``lengths``; equal ones keep the gallery's
+    order, as a stable sort does.
+
+    Where the scores are those of a ``part`` of the gallery, ``add`` sums a tensor over all parts in place: of a chunk
+    the scores of the true matches are exchanged and how many items of each part lie above them.
     """
+    part = range(len(relevance.order)) if part is None else part
     places, counts = [], []
+    waiting: Waiting | None = None
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
         for start, scores in chunks:
             pairs = relevance.pairs(start, start + len(scores))
-            places.append(_places(scores, lengths, pairs, pool))
             counts.append(np.bincount(pairs.rows, minlength=len(scores)))
+            begun = _begin(scores, lengths, pairs, part, add, pool)
+            if waiting is not None:
+                places.append(waiting())
+            waiting = begun
             if progress is not None:
                 progress(start + len(scores), len(relevance.counts))
+        if waiting is not None:
+            places.append(waiting())
     offsets = np.concatenate([[0], np.cumsum(np.concatenate(counts))])
     return Positions(np.concatenate(places), offsets)
 
@@ -102,13 +117,13 @@ def product_chunks(query: Rows, gallery: Rows, chunk: int | None = None) -> Iter
     """(first query, (chunk, gallery) products of unit queries with gallery rows as they are) in turn.
 
     Divided by ``gallery.lengths`` they are cosine similarities: that spares a normalised copy of the gallery, and the
-    consumer can do it on the way. The tensor is one buffer of ``chunk`` x gallery float32, overwritten each time.
+    consumer can do it on the way. Two buffers of ``chunk`` x gallery float32 take turns.
     """
     size = min(chunk or chunk_size(len(gallery)), len(query))
-    buffer = torch.empty(size, len(gallery), device=query.device)
+    buffers = itertools.cycle([torch.empty(size, len(gallery), device=query.device) for _ in range(2)])
     for start in range(0, len(query), size):
         rows = query.unit(start, start + size)
-        products = buffer[: len(rows)]
+        products = next(buffers)[: len(rows)]
         for a in range(0, len(gallery), BLOCK):
             items = gallery.raw(a, a + BLOCK)
             multiply(rows, items, products[:, a : a + len(items)])
@@ -120,99 +135,56 @@ def chunk_size(gallery_size: int) -> int:
     return max(_FEWEST, _SCORES // gallery_size)
 
 
-def _places(scores: Tensor, lengths: Tensor | None, pairs: Pairs, pool: ThreadPoolExecutor) -> NDArray[np.int64]:
-    if scores.device.type != "cpu":
-        return _places_on_device(scores if lengths is None else scores.div_(lengths), pairs)
-    table = scores.numpy()
-    table[pairs.junk_rows, pairs.junk_columns] = -np.inf
-    bounds = np.searchsorted(pairs.rows, np.arange(len(table) + 1))
-    places = np.empty(len(pairs.rows), dtype=np.int64)
+def _begin(
+    scores: Tensor, lengths: Tensor | None, pairs: Pairs, part: range, add: Add, pool: ThreadPoolExecutor
+) -> Waiting:
+    """Begin to rank the true matches of a chunk; what is returned waits for their places."""
+    junk = _inside(pairs.junk_columns, part)
+    table, divisors = (_lean(values) for values in (scores, lengths))
+    table[pairs.junk_rows[junk], pairs.junk_columns[junk] - part.start] = -torch.inf
+    rows, columns, held = pairs.rows, pairs.columns - part.start, _inside(pairs.columns, part)
+    wanted = np.zeros(len(rows), dtype=np.float32)
+    found = table[rows[held], columns[held]] / (1 if divisors is None else divisors[columns[held]])
+    wanted[held] = found if isinstance(found, np.ndarray) else found.cpu().numpy()
+    wanted = _added(wanted, scores.device, add)  # each match lies in one part, so this adds zeros to it
+    counted = _ahead(scores, lengths, Matches(rows, columns, held, wanted), pool)
 
-    def rank(rows: range) -> None:
-        divided = np.empty(table.shape[1], dtype=np.float32)  # one row at a time, in the core's own cache
-        for row in rows:
-            own = slice(bounds[row], bounds[row + 1])
-            if own.start < own.stop:
-                values = table[row] if lengths is None else np.divide(table[row], lengths.numpy(), out=divided)
-                places[own] = _row_places(values, pairs.columns[own])
+    def places() -> NDArray[np.int64]:
+        ahead = _added(np.concatenate(list(counted)), scores.device, add)
+        beginnings = rows * (ahead.max(initial=0) + 1)
+        best_first: NDArray[np.int64] = np.sort(beginnings + ahead) - beginnings  # within a query
+        return best_first
 
-    list(pool.map(rank, shares(len(table), torch.get_num_threads())))
     return places
 
 
-def shares(count: int, parts: int) -> list[range]:
-    edges = np.linspace(0, count, parts + 1).astype(int)
-    return [range(a, b) for a, b in itertools.pairwise(edges)]
+def _lean(values: Tensor | None) -> Any:
+    """On the CPU the same as a numpy array, whose small steps leave no threads behind that wait for more."""
+    return values.numpy() if values is not None and values.device.type == "cpu" else values
 
 
-def _row_places(row: NDArray[np.float32], columns: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Places of the items ``columns`` in the ranking of one query, whose scores are ``row``; best first."""
-    wanted = row[columns]
-    wanted.sort()
-    above, equal = count_above(row, wanted)
-    if equal.sum() > len(wanted):
-        above, _ = count_above(row, row[columns])
-        ties = [np.count_nonzero(row[:column] == row[column]) for column in columns]
-        above = -np.sort(-(above + ties))
-    return above[::-1]
+def _added(values: NDArray[Any], device: torch.device, add: Add) -> NDArray[Any]:
+    """Summed over all parts of the gallery."""
+    tensor = torch.from_numpy(values).to(device)
+    add(tensor)
+    summed: NDArray[Any] = tensor.cpu().numpy()
+    return summed
 
 
-def count_above(
-    scores: NDArray[np.float32], thresholds: NDArray[np.float32]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """How many ``scores`` lie above each threshold, and how many equal it; both exact."""
-    near, beyond = scores.compress(scores >= thresholds.min()), np.zeros(len(thresholds), dtype=np.int64)
-    if len(near) > _MANY:
-        near, beyond = _histogram(near, thresholds)
-    near.sort()
-    right = near.searchsorted(thresholds, side="right")
-    return beyond + (len(near) - right), right - near.searchsorted(thresholds)
+def _inside(columns: NDArray[np.int64], part: range) -> NDArray[np.bool_]:
+    return (columns >= part.start) & (columns < part.stop)
 
 
-def _histogram(
-    scores: NDArray[np.float32], thresholds: NDArray[np.float32]
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Scores that share a bin with some threshold, and how many of the others lie above each threshold.
+def _ahead(
+    scores: Tensor, lengths: Tensor | None, matches: Matches, pool: ThreadPoolExecutor
+) -> Iterable[NDArray[np.int64]]:
+    """How many items of this part stand before each true match, in pieces."""
+    if scores.device.type != "cpu":
+        return [count_ahead_on_device(scores if lengths is None else scores.div_(lengths), matches)]
+    table, divisors = scores.numpy(), None if lengths is None else lengths.numpy()
 
-    No score may lie below all thresholds. Rounding may move a bin's edge, never the order of two bins, and whatever
-    shares a bin with a threshold is compared exactly by the caller.
-    """
-    low = thresholds.min()
-    scale = np.float32(_BINS) / max(scores.max() - low, np.float32(1e-30))
-    bins = _bin(scores, low, scale)
-    own = _bin(np.minimum(thresholds, scores.max()), low, scale)
-    counts = np.bincount(bins, minlength=_BINS + 1)
-    shared = np.zeros(len(counts), dtype=np.bool_)
-    shared[own] = True
-    counts[own] = 0
-    beyond = counts[::-1].cumsum()[::-1]
-    return scores.compress(shared.take(bins)), beyond[own]
+    def count(first: int, last: int) -> NDArray[np.int64]:
+        block = table[first:last] if divisors is None else table[first:last] / divisors
+        return count_ahead(block, matches.between(first, last))
 
-
-def _bin(values: NDArray[np.float32], low: np.float32, scale: np.float32) -> NDArray[np.intp]:
-    """Bins of equal width from ``low`` up."""
-    shifted = values - low
-    shifted *= scale
-    bins: NDArray[np.intp] = shifted.astype(np.intp)
-    return bins
-
-
-def _places_on_device(scores: Tensor, pairs: Pairs) -> NDArray[np.int64]:
-    """The same counts by sorting whole rows, which a GPU does faster than it walks through candidates."""
-    rows, columns, junk_rows, junk_columns = (
-        torch.from_numpy(x).to(scores.device) for x in (pairs.rows, pairs.columns, pairs.junk_rows, pairs.junk_columns)
-    )
-    scores[junk_rows, junk_columns] = -torch.inf
-    wanted = scores[rows, columns]
-    within = torch.arange(len(rows), device=scores.device) - torch.searchsorted(rows, rows)
-    width = int(within.max()) + 1 if len(rows) else 0
-    thresholds = torch.full((len(scores), width), torch.inf, device=scores.device)
-    thresholds[rows, within] = wanted
-    ordered = scores.sort(dim=1).values
-    right = torch.searchsorted(ordered, thresholds, right=True)[rows, within]
-    left = torch.searchsorted(ordered, thresholds)[rows, within]
-    above = scores.shape[1] - right
-    for tie in torch.nonzero(right - left > 1)[:, 0].tolist():
-        above[tie] += (scores[rows[tie], : columns[tie]] == wanted[tie]).sum()
-    places = above.cpu().numpy()
-    return places[np.lexsort((places, pairs.rows))]
+    return over_blocks(count, table.shape, pool)

@@ -81,7 +81,7 @@ def evaluate_retrieval(
     so its numbers are to be compared with their like only.
 
     ``device`` (default: the gallery's, then the query's) computes the float32 products; ``chunk`` queries at a time
-    need chunk x G x 4 bytes there (default: 96 MiB in all). ``progress(done, total)`` is called after each chunk.
+    need chunk x G x 8 bytes there (default: 128 MiB in all). ``progress(done, total)`` is called after each chunk.
 
     Raises:
         ValueError: an empty set, different widths or lengths, a row that is zero or not finite (with its number),

@@ -47,8 +47,12 @@ class Rows:
         return self.values[start:stop].to(self.device, torch.float32)
 
     def unit(self, start: int, stop: int) -> Tensor:
-        """L2-normalised rows, float32 on the device."""
-        return self.raw(start, stop) / self.lengths[start:stop, None]
+        """L2-normalised rows, float32 on the device.
+
+        On the CPU by numpy: threads of torch that wait for more to do would hold up the product that follows.
+        """
+        rows, lengths = self.raw(start, stop), self.lengths[start:stop, None]
+        return torch.from_numpy(rows.numpy() / lengths.numpy()) if rows.device.type == "cpu" else rows / lengths
 
     def take(self, index: NDArray[np.int64]) -> Tensor:
         """L2-normalised rows by number, float32 on the device."""

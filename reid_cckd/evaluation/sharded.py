@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
 from torch import distributed as dist
 
-from reid_cckd.evaluation.ranking import Pairs, Positions, Progress, Relevance, chunk_size, count_above, product_chunks
+from reid_cckd.evaluation.ranking import Progress, Relevance, chunk_size, match_positions, product_chunks
 from reid_cckd.evaluation.retrieval import (
     CameraPolicy,
     Convention,
@@ -70,7 +67,9 @@ def evaluate_sharded(
     query_tags, gallery_tags, policy = camera_tags(query_cameras, gallery_cameras, cameras)
     codes = shared_codes(query_ids, gallery_ids, ("query_ids", "gallery_ids"))
     relevance = Relevance(*codes, query_tags, gallery_tags)
-    positions = _positions(queries, items, own, relevance, chunk or chunk_size(len(gallery)), progress)
+    with exact_float32(place):
+        chunks = product_chunks(queries, items, chunk or chunk_size(len(gallery)))
+        positions = match_positions(chunks, items.lengths, relevance, progress, own, dist.all_reduce)
     if not positions.counts.any():
         raise ValueError(no_match(relevance, query_tags, gallery_tags))
     return score_positions(positions, ranks, convention, policy, len(gallery), None)
@@ -105,53 +104,3 @@ def _together(work: Callable[[], T]) -> T:
     if first is not None:
         raise first
     return done
-
-
-def _positions(
-    queries: Rows, items: Rows, own: range, relevance: Relevance, size: int, progress: Progress | None
-) -> Positions:
-    places, counts = [], []
-    with exact_float32(queries.device):
-        for start, products in product_chunks(queries, items, size):
-            scores = products.div_(items.lengths)
-            pairs = relevance.pairs(start, start + len(scores))
-            places.append(_places(scores, pairs, own))
-            counts.append(np.bincount(pairs.rows, minlength=len(scores)))
-            if progress is not None:
-                progress(start + len(scores), len(queries))
-    offsets = np.concatenate([[0], np.cumsum(np.concatenate(counts))])
-    return Positions(np.concatenate(places), offsets)
-
-
-def _places(scores: Tensor, pairs: Pairs, own: range) -> NDArray[np.int64]:
-    """0-based places of the true matches of a chunk, best first within a query; ``scores`` are those of this part."""
-    junk = (pairs.junk_columns >= own.start) & (pairs.junk_columns < own.stop)
-    junk_rows, junk_columns = (torch.from_numpy(x[junk]) for x in (pairs.junk_rows, pairs.junk_columns - own.start))
-    scores[junk_rows.to(scores.device), junk_columns.to(scores.device)] = -torch.inf
-    held = (pairs.columns >= own.start) & (pairs.columns < own.stop)
-    rows, columns = (torch.from_numpy(x[held]).to(scores.device) for x in (pairs.rows, pairs.columns - own.start))
-    wanted = torch.zeros(len(held), device=scores.device)
-    wanted[torch.from_numpy(held).to(scores.device)] = scores[rows, columns]
-    dist.all_reduce(wanted)  # each match is held by one process, so this adds zeros to it
-    ahead = torch.from_numpy(_ahead(scores.cpu().numpy(), wanted.cpu().numpy(), pairs, own, held)).to(scores.device)
-    dist.all_reduce(ahead)
-    places = ahead.cpu().numpy()
-    return places[np.lexsort((places, pairs.rows))]
-
-
-def _ahead(
-    table: NDArray[np.float32], wanted: NDArray[np.float32], pairs: Pairs, own: range, held: NDArray[np.bool_]
-) -> NDArray[np.int64]:
-    """How many items of this part stand before each true match: those that score higher, and earlier ones as high."""
-    ahead = np.zeros(len(wanted), dtype=np.int64)
-    if not len(own):
-        return ahead
-    bounds = np.searchsorted(pairs.rows, np.arange(len(table) + 1))
-    for row, scores in enumerate(table):
-        of_row = slice(bounds[row], bounds[row + 1])
-        if of_row.start < of_row.stop:
-            ahead[of_row], equal = count_above(scores, wanted[of_row])
-            for match in of_row.start + np.flatnonzero(equal > held[of_row]):
-                earlier = scores[: max(0, pairs.columns[match] - own.start)]
-                ahead[match] += np.count_nonzero(earlier == wanted[match])
-    return ahead

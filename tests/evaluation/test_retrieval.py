@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reid_cckd.evaluation import evaluate_retrieval, ranking
+from reid_cckd.evaluation.counting import count_ahead_on_device
 from tests.reference import retrieval as twin
 
 CONVENTIONS = ("torchreid", "market1501")
@@ -103,8 +104,9 @@ def test_sorting_on_a_device_finds_the_same_places(monkeypatch):
     """The branch for accelerators runs on any device; here on the CPU, with ties and junk."""
     data = tied(8, queries=30, items=200)
     expected = evaluate_retrieval(*data)
-    sort_all = ranking._places_on_device
-    monkeypatch.setattr(ranking, "_places", lambda products, lengths, pairs, pool: sort_all(products / lengths, pairs))
+    monkeypatch.setattr(
+        ranking, "_ahead", lambda scores, lengths, matches, pool: [count_ahead_on_device(scores / lengths, matches)]
+    )
     found = evaluate_retrieval(*data)
     np.testing.assert_array_equal(found.ap, expected.ap)
     np.testing.assert_array_equal(found.inp, expected.inp)
