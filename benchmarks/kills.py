@@ -1,15 +1,16 @@
 """Kill a run at random moments, also while it writes, until it ends; compare it with one that was left alone.
 
-`python benchmarks/kills.py --kills 100` (a few minutes); `--quick` kills ten times.
+`python benchmarks/kills.py --kills 100` (minutes); `--quick` kills ten times.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import os
 import random
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -19,26 +20,10 @@ from typing import Any
 import torch
 import yaml
 
+from reid_cckd.batch import Batch
 from reid_cckd.commands.train import main as train_main
 from reid_cckd.data import write_pedestrians
-from reid_cckd.engine import load_checkpoint
-
-START = """
-import signal, sys, threading, os
-from reid_cckd.commands.train import main
-from reid_cckd.engine import Trainer
-step, steps, left = Trainer._step, 0, float(sys.argv[2])
-
-def counted(self, batch):
-    global steps
-    step(self, batch)
-    steps += 1
-    if steps == 1:  # the clock runs from the first step: loading Python takes longer than training
-        threading.Timer(left, os.kill, (os.getpid(), signal.SIGKILL)).start()
-
-Trainer._step = counted
-sys.exit(main([sys.argv[1], "--resume"]))
-"""
+from reid_cckd.engine import Trainer, load_checkpoint
 
 
 def main() -> None:
@@ -63,13 +48,11 @@ def compare(folder: Path, kills: int, chance: random.Random) -> dict[str, Any]:
     whole, broken = (configure(folder, name, epochs=5 * kills) for name in ("whole", "broken"))
     start, done, lost, steps = time.perf_counter(), 0, 0, 0
     while done < kills:
-        process = subprocess.run(
-            [sys.executable, "-c", START, str(broken), str(chance.uniform(0, 0.15))], capture_output=True
-        )
-        if process.returncode == 0:
+        code = killed_after(chance.uniform(0, 0.15), broken)
+        if code == 0:
             break
-        if process.returncode != -signal.SIGKILL:
-            raise SystemExit(process.stderr.decode())
+        if code != -signal.SIGKILL:
+            raise SystemExit(f"A run that was to be killed ended with {code}.")
         done += 1
         before, steps = steps, saved_steps(folder / "broken" / "last.pt")
         lost += steps < before
@@ -78,15 +61,53 @@ def compare(folder: Path, kills: int, chance: random.Random) -> dict[str, Any]:
             raise SystemExit(f"{config} did not end")
     one, other = (load_checkpoint(folder / name / "last.pt") for name in ("whole", "broken"))
     equal = all(torch.equal(one["model"][name], value) for name, value in other["model"].items())
-    logs = [(folder / name / "log.jsonl").read_text() for name in ("whole", "broken")]
+    logs = [log_of(folder / name) for name in ("whole", "broken")]
     seconds = time.perf_counter() - start
     return {
         "name": "kills",
         "kills": done,
         "equal": equal and logs[0] == logs[1],
         "went_back": lost,
+        "steps": int(one["position"]["step"]),
         "seconds": seconds,
     }
+
+
+def killed_after(seconds: float, config: Path) -> int:
+    """Resume in a fork, which spares loading Python, and kill it so long after its first step; its exit code."""
+    ear, mouth = os.pipe()
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            tell_of_steps(mouth)
+            with Path(os.devnull).open("w") as silence, contextlib.redirect_stdout(silence):
+                code = train_main([str(config), "--resume"])
+        finally:
+            os._exit(code)
+    os.close(mouth)
+    os.read(ear, 1)  # nothing comes from a run that ends before its first step
+    os.close(ear)
+    time.sleep(seconds)
+    os.kill(child, signal.SIGKILL)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def tell_of_steps(mouth: int) -> None:
+    """Write a byte after the first step of this process."""
+    step, told = Trainer._step, list[int]()
+
+    def watched(trainer: Trainer, batch: Batch) -> None:
+        step(trainer, batch)
+        if not told:
+            told.append(os.write(mouth, b"!"))
+
+    Trainer._step = watched  # type: ignore[method-assign]
+
+
+def log_of(folder: Path) -> list[str]:
+    """The rows of a log but those of speed and memory."""
+    return [line for line in (folder / "log.jsonl").read_text().splitlines() if '"system"' not in line]
 
 
 def saved_steps(path: Path) -> int:

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import nn
@@ -17,6 +18,8 @@ from reid_cckd.config import Config
 from reid_cckd.engine import autocast, file_hash, load_checkpoint
 from reid_cckd.errors import CheckpointError, ConfigError
 from reid_cckd.models import Embedder, PublishedClassifier
+
+N = TypeVar("N", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -123,6 +126,20 @@ def weights_hash(network: nn.Module) -> str:
     return digest.hexdigest()
 
 
+def place(network: N, config: Config, device: torch.device) -> N:
+    """The network on its device, in the memory order that the configuration asks for: the same to rounding."""
+    last = config.train.channels_last
+    if last or (last is None and device.type == "cpu"):
+        network = network.to(memory_format=torch.channels_last)
+    return network.to(device)
+
+
 def precision(config: Config, device: torch.device) -> partial[AbstractContextManager[object]]:
     """Makes the context of a forward pass."""
     return partial(autocast, device, config.train.amp)
+
+
+def teacher_precision(config: Config, device: torch.device) -> partial[AbstractContextManager[object]]:
+    """Makes the context of the teacher's forward pass."""
+    own = None if config.teacher is None else config.teacher.amp
+    return partial(autocast, device, own or config.train.amp)

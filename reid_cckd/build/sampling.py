@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from reid_cckd.build.data import image_dataset, plain_loader
-from reid_cckd.build.networks import precision
+from reid_cckd.build.networks import teacher_precision
 from reid_cckd.config import Config
 from reid_cckd.data import ImageDataset, read_superclasses
 from reid_cckd.engine import extract
@@ -115,7 +115,7 @@ def _embed(config: Config, dataset: ImageDataset, teacher: Teacher, device: torc
         batches,
         len(plain),
         device=device,
-        precision=precision(config, device),
+        precision=teacher_precision(config, device),
         on=config.evaluation.on,
     )
     return vectors.numpy()

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from reid_cckd import config as configuration
 from reid_cckd.batch import Batch
 from reid_cckd.build.data import fingerprint
-from reid_cckd.build.networks import Loaded, precision
+from reid_cckd.build.networks import Loaded, teacher_precision
 from reid_cckd.config import Config
 from reid_cckd.data import ImageDataset, collate, limit_threads
 from reid_cckd.engine import CachedTeacher, Layout, OnlineTeacher, TeacherSource, build_cache, open_cache
@@ -31,7 +31,7 @@ def build_teacher(
     """
     assert config.teacher is not None
     settings = config.teacher
-    online = OnlineTeacher(teacher, precision(config, device))
+    online = OnlineTeacher(teacher, teacher_precision(config, device))
     if settings.mode == "online":
         return online
     facts = _facts(config, settings, loaded, dataset, device)
@@ -77,7 +77,7 @@ def _facts(
     config: Config, settings: configuration.Teacher, loaded: Loaded, dataset: ImageDataset, device: torch.device
 ) -> dict[str, Any]:
     """Everything that an answer depends on."""
-    with precision(config, device)():
+    with teacher_precision(config, device)():
         computed_in = torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else torch.float32
     augmented = settings.mode == "views"
     return {

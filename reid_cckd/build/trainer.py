@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from reid_cckd import config as configuration
 from reid_cckd.build.data import device_images, image_dataset
-from reid_cckd.build.networks import Loaded, build_network, precision
+from reid_cckd.build.networks import Loaded, build_network, place, precision
 from reid_cckd.build.objective import build_objective
 from reid_cckd.build.sampling import build_sampler
 from reid_cckd.build.teaching import build_teacher
@@ -51,7 +51,7 @@ def build_trainer(
     views = config.teacher.views if config.teacher and config.teacher.mode == "views" else None
     dataset = image_dataset(manifest, labels, config.data, augment=True, seed=config.seed, views=views)
     student = _prepared(build_network(config, len(classes)), config, device)
-    frozen = None if teacher is None else Teacher(teacher.network).to(device)
+    frozen = None if teacher is None else place(Teacher(teacher.network), config, device)
     objective = build_objective(config, classes.tolist(), student, teacher, len(manifest)).to(device)
     feed = _feed(config, dataset, _divisible(build_sampler(config, dataset, frozen, device)), device)
     if rank() > 0:  # networks begin alike on all processes, but dropout does not go on alike
@@ -112,14 +112,12 @@ def _optimizer(config: Config, student: nn.Module, objective: nn.Module) -> Opti
 
 
 def _prepared(student: Embedder, config: Config, device: torch.device) -> Embedder:
-    """The student on its device, in the memory order and with the batch norms that are asked for."""
+    """The student in its place, with the batch norms that are asked for."""
     if config.train.sync_bn and world_size() > 1:
         if device.type != "cuda":
             raise ConfigError("train.sync_bn: torch has it for GPUs only; set it to false on the CPU")
         student = nn.SyncBatchNorm.convert_sync_batchnorm(student)
-    if config.train.channels_last:
-        student = student.to(memory_format=torch.channels_last)
-    return student.to(device)
+    return place(student, config, device)
 
 
 def _divisible(sampler: Any) -> Any:

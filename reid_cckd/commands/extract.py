@@ -53,7 +53,7 @@ def _command(arguments: argparse.Namespace) -> None:
     if not len(manifest):
         raise DataError(f"{manifest.name} at {manifest.root} has no {' or '.join(arguments.roles)} images to embed.")
     dataset = build.image_dataset(manifest, manifest.labels, config.data)
-    network = loaded.network.to(device).eval()
+    network = build.place(loaded.network, config, device).eval()
     judge = RetrievalJudge(manifest, config.evaluation, config.data, device, build.precision(config, device))
     settings = config.evaluation
     embed = partial(embed_batch, network, device=device, precision=judge.precision, on=settings.on, flip=settings.flip)

@@ -43,7 +43,7 @@ def test_judged(arguments: argparse.Namespace, task: str) -> None:
     device = pick_device(config.train.device)
     judge = build_judge(config, build.read_manifest(config.data), device).for_classes(loaded.classes)
     folder = arguments.output or usual_output(source)
-    report = report_judged(loaded.network.to(device), config, judge, loaded.sha256, folder)
+    report = report_judged(build.place(loaded.network, config, device), config, judge, loaded.sha256, folder)
     if arguments.json:
         write_json(arguments.json, report)
 

@@ -99,7 +99,7 @@ def _from_checkpoint(source: Path, overrides: Sequence[str]) -> Subject:
     device = pick_device(config.train.device)
     manifest = build.read_manifest(config.data)
     judge = RetrievalJudge(manifest, config.evaluation, config.data, device, build.precision(config, device))
-    return subject_of(source.parent.name, loaded.network.to(device), config, judge, loaded.sha256)
+    return subject_of(source.parent.name, build.place(loaded.network, config, device), config, judge, loaded.sha256)
 
 
 def refuse_others(overrides: Sequence[str], allowed: tuple[str, ...]) -> None:

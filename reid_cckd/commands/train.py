@@ -40,7 +40,9 @@ FREE_ON_RESUME = (
     "data.cache",
     "data.cache_dir",
     "train.device",
+    "train.channels_last",
     "train.checkpoint_every",
+    "train.compile",
     "train.track",
     "teacher.checkpoint",
     "teacher.cache",
@@ -122,6 +124,7 @@ def _prepare(config: Config, device: torch.device) -> tuple[Trainer, Judge]:
     teacher = None
     if config.teacher is not None:
         teacher = build.load_teacher(config)
+        build.place(teacher.network, config, device)
         build.rehearse(config, manifest.select("train"), teacher)
         _judge_teacher(config.teacher, teacher, judge, device)
     return build.build_trainer(config, manifest.select("train"), teacher, device, judge), judge
@@ -130,7 +133,7 @@ def _prepare(config: Config, device: torch.device) -> tuple[Trainer, Judge]:
 def _judge_teacher(settings: TeacherSettings, teacher: build.Loaded, judge: Judge, device: torch.device) -> None:
     """Print what the teacher scores, and refuse one that cannot be told from a network that guesses."""
     judge = judge.for_classes(teacher.classes)
-    scores = judge(Teacher(teacher.network).to(device))
+    scores = judge(Teacher(teacher.network))
     print_scores(f"teacher {settings.name}", scores)
     if settings.allow_weak:
         return

@@ -80,6 +80,7 @@ class Teacher:
     views: int = 8  # of `views`: augmentations of each image; epoch e shows number e mod views to both networks
     cache: str | None = None  # folder of the answers; null: beside the checkpoint
     cache_dtype: Literal["float16", "float32"] = "float16"
+    amp: Literal["auto", "off", "bfloat16"] | None = None  # of its forward pass; null: as train.amp
     allow_weak: bool = False  # go on with a teacher that scores no better than chance
 
     @property
@@ -172,7 +173,7 @@ class Train:
     chunk: int | None = None  # images whose graph is held at once; null: the whole batch
     sync_bn: bool = False  # batch norms of several processes see the whole batch; on GPUs
     compile: bool = False  # torch.compile the student
-    channels_last: bool = False  # memory order of images and convolutions
+    channels_last: bool | None = None  # memory order of convolutions; null: on a CPU, where most are faster so
     evaluate_every: int = 10  # epochs; the last is always evaluated
     checkpoint_every: int = 500  # steps; every epoch's end is always saved
     track: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ()  # where the rows of log.jsonl go as well

@@ -58,7 +58,8 @@ def test_a_classifier_and_its_student(root: Path, tmp_path: Path, capsys: pytest
     teacher = write_config(tmp_path / "teacher.yaml", recipe(root, tmp_path / "runs" / "teacher"))
     assert main(["train", str(teacher)]) == 0
     last = tmp_path / "runs" / "teacher" / "last.pt"
-    sections = {"teacher": {"checkpoint": str(last)}, "objective": {"alpha": 0.5, "beta": 1.0, "correlate": "logits"}}
+    objective = {"alpha": 0.5, "beta": 1.0, "correlate": "logits"}
+    sections = {"teacher": {"checkpoint": str(last), "allow_weak": True}, "objective": objective}
     student = write_config(tmp_path / "student.yaml", recipe(root, tmp_path / "runs" / "student", **sections))
     assert main(["train", str(student)]) == 0
     report = json.loads((tmp_path / "runs" / "student" / "report.json").read_text())
