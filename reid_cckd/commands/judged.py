@@ -12,7 +12,7 @@ from reid_cckd.assess import Judge, build_judge
 from reid_cckd.commands.reporting import cost, counts, score_table
 from reid_cckd.commands.subjects import TEST_KEYS, refuse_others, usual_output
 from reid_cckd.config import Config, config_from_dict, to_dict
-from reid_cckd.engine import is_embeddings, load_checkpoint, pick_device
+from reid_cckd.engine import is_embeddings, load_checkpoint, local_device, pick_device, rank
 from reid_cckd.errors import ConfigError
 from reid_cckd.files import write_json
 from reid_cckd.models import Embedder
@@ -40,17 +40,19 @@ def test_judged(arguments: argparse.Namespace, task: str) -> None:
     refuse_others(overrides, TEST_KEYS)
     loaded = build.load_network(source)
     config = config_from_dict(to_dict(loaded.config), str(source), overrides)
-    device = pick_device(config.train.device)
+    device = local_device(pick_device(config.train.device))
     judge = build_judge(config, build.read_manifest(config.data), device).for_classes(loaded.classes)
     folder = arguments.output or usual_output(source)
     report = report_judged(build.place(loaded.network, config, device), config, judge, loaded.sha256, folder)
-    if arguments.json:
+    if arguments.json and rank() == 0:
         write_json(arguments.json, report)
 
 
 def report_judged(network: Embedder, config: Config, judge: Judge, sha256: str, folder: Path) -> dict[str, Any]:
-    """Evaluate a network, print its table and write report.json into ``folder``."""
+    """Evaluate a network, print its table and write report.json into ``folder``; nothing but the first on rank 1 up."""
     verdict = judge.verdict(network)
+    if rank() != 0:
+        return {}
     device = str(next(network.parameters()).device)
     measured = cost(network)
     report = {

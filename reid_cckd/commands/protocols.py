@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from reid_cckd.commands.subjects import Subject, open_subject, usual_output
-from reid_cckd.engine import Embeddings, pick_device
+from reid_cckd.engine import Embeddings, local_device, pick_device, rank
 from reid_cckd.errors import ConfigError, UserError
 from reid_cckd.evaluation import evaluate_recall, evaluate_single_shot, pool_queries
 from reid_cckd.files import write_json
@@ -33,6 +33,8 @@ def test_otherwise(arguments: argparse.Namespace) -> None:
         scores, source = _recall(arguments) if arguments.protocol == "recall" else _single_shot(arguments)
     except (ValueError, TypeError) as error:
         raise UserError(f"{arguments.source}: {error}") from error
+    if rank() != 0:
+        return
     shares = [key for key, value in scores.items() if isinstance(value, float)]
     print(format_table([scores], percent=shares))
     report = {"scores": scores, "protocol": arguments.protocol, "provenance": provenance(checkpoint_sha256=source)}
@@ -49,7 +51,7 @@ def _recall(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
     if not len(kept):
         raise UserError(f"{arguments.source} holds images for training only; extract those to test on.")
     part = rows.take(kept)
-    return evaluate_recall(part.vectors, part.labels, device=pick_device()).summary(), rows.source
+    return evaluate_recall(part.vectors, part.labels, device=local_device(pick_device())).summary(), rows.source
 
 
 def _single_shot(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:

@@ -13,7 +13,7 @@ from reid_cckd import build
 from reid_cckd.assess import RetrievalJudge
 from reid_cckd.config import Config, Evaluation, config_from_dict, to_dict
 from reid_cckd.data import Manifest
-from reid_cckd.engine import Embeddings, is_embeddings, pick_device
+from reid_cckd.engine import Embeddings, check_alike, is_embeddings, local_device, pick_device
 from reid_cckd.engine.embeddings import part_of
 from reid_cckd.errors import ConfigError, UserError
 from reid_cckd.models import Embedder
@@ -44,7 +44,7 @@ def source_of(text: str) -> Path:
 
 
 def open_subject(source: Path, overrides: Sequence[str] = (), gallery: Path | None = None) -> Subject:
-    """The embeddings in a folder, or those of a checkpoint, computed now.
+    """The embeddings in a folder, or those of a checkpoint, computed now by all processes of a distributed run.
 
     ``gallery``: another folder of embeddings of the same checkpoint, which holds the gallery.
 
@@ -86,7 +86,7 @@ def _from_folder(source: Path, overrides: Sequence[str], gallery: Path | None) -
     blank = {"output": "-", "data": {"root": ""}, "model": {"backbone": "-"}}
     config = config_from_dict(blank, "command line", overrides)
     root = Path(config.data.root) if config.data.root else None
-    device = pick_device(config.train.device)
+    device = local_device(pick_device(config.train.device))
     record = {"evaluation": asdict(config.evaluation), "embeddings": dict(first.about)}
     parts = (first.select("query"), other.select("gallery"))
     return Subject(source.name, *parts, config.evaluation, device, record, root)
@@ -96,8 +96,9 @@ def _from_checkpoint(source: Path, overrides: Sequence[str]) -> Subject:
     refuse_others(overrides, TEST_KEYS)
     loaded = build.load_network(source)
     config = config_from_dict(to_dict(loaded.config), str(source), overrides)
-    device = pick_device(config.train.device)
+    device = local_device(pick_device(config.train.device))
     manifest = build.read_manifest(config.data)
+    check_alike({"The checkpoint": loaded.sha256, "The data": f"{manifest.name} of {len(manifest):,} images"})
     judge = RetrievalJudge(manifest, config.evaluation, config.data, device, build.precision(config, device))
     return subject_of(source.parent.name, build.place(loaded.network, config, device), config, judge, loaded.sha256)
 

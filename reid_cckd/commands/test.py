@@ -19,7 +19,7 @@ from reid_cckd.commands.progress import progress, readable_bytes, readable_secon
 from reid_cckd.commands.protocols import pooled, test_otherwise
 from reid_cckd.commands.reporting import report_subject
 from reid_cckd.commands.subjects import Subject, open_subject, source_of, usual_output
-from reid_cckd.engine import is_embeddings, processes, rank
+from reid_cckd.engine import processes, rank
 from reid_cckd.engine.distributed import is_distributed
 from reid_cckd.errors import ConfigError, UserError
 from reid_cckd.evaluation import (
@@ -39,7 +39,7 @@ EXAMPLES = """\
   reid-cckd test runs/msmt17/cckd/last.pt data.dataset=market1501 data.root=/data/market --output runs/cross
   reid-cckd test features/cckd --rerank                       embeddings that extract kept
   reid-cckd test features/cckd --expand 10 3 --bootstrap 2000 evaluation.convention=market1501
-  torchrun --nproc-per-node 4 tools/test.py features/cckd    each process reads a quarter of the gallery
+  torchrun --nproc-per-node 4 tools/test.py features/cckd    each process reads (of a checkpoint: embeds) a quarter
   reid-cckd test features/cub --protocol recall
   reid-cckd test features/cckd --compare features/kd          is cckd better than kd on these queries?"""
 
@@ -80,11 +80,8 @@ def _command(arguments: argparse.Namespace) -> None:
 
 def _test(arguments: argparse.Namespace) -> None:
     refinement = _refinement(arguments)
-    if is_distributed() and (refinement != PLAIN or not is_embeddings(arguments.source)):
-        raise ConfigError(
-            "Several processes share the gallery of embeddings on disk, as they are: extract first, and leave --rerank "
-            "and --expand to one process."
-        )
+    if is_distributed() and refinement != PLAIN:
+        raise ConfigError("Several processes share a gallery as it is: leave --rerank and --expand to one process.")
     if arguments.bootstrap is not None and arguments.bootstrap < 1:
         raise ConfigError(f"--bootstrap takes a number of resamples from 1 up, not {arguments.bootstrap}.")
     if (task := task_of(arguments.source, arguments.overrides)) != "retrieval":
@@ -94,7 +91,7 @@ def _test(arguments: argparse.Namespace) -> None:
         test_otherwise(arguments)
         return
     subject = open_subject(arguments.source, arguments.overrides, arguments.gallery)
-    if arguments.save_embeddings:
+    if arguments.save_embeddings and rank() == 0:
         subject.query.joined(subject.gallery).save(arguments.save_embeddings)
     if arguments.protocol == "multi-query":
         subject = pooled(subject)

@@ -212,12 +212,3 @@ def test_two_processes_of_torchrun_report_what_one_does(features: Path, tmp_path
     assert done.stdout.count("Report and pictures") == 1
     found, expected = json.loads((tmp_path / "two.json").read_text()), report_of(tmp_path, str(features))
     assert (found["scores"], found["protocol"]) == (expected["scores"], expected["protocol"])
-
-
-def test_several_processes_take_embeddings_as_they_are(
-    features: Path, teacher: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr("reid_cckd.commands.test.is_distributed", lambda: True)
-    for arguments in ([str(features), "--rerank"], [str(teacher)]):
-        assert main(["test", *arguments]) == 2
-        assert "leave --rerank" in capsys.readouterr().err
