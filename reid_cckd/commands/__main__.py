@@ -6,6 +6,9 @@ import importlib
 import sys
 from collections.abc import Callable, Sequence
 
+from reid_cckd import __version__
+from reid_cckd.errors import did_you_mean
+
 COMMANDS = {
     "train": "train a teacher or a student from a YAML file",
     "test": "evaluate a checkpoint, or saved embeddings",
@@ -30,8 +33,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_usage())
         return 0 if arguments else 2
+    if arguments[0] == "--version":
+        print(f"reid-cckd {__version__}")
+        return 0
     if arguments[0] not in COMMANDS:
-        print(f"reid-cckd: there is no command {arguments[0]!r}.\n\n{_usage()}", file=sys.stderr)
+        meant = did_you_mean(arguments[0], COMMANDS)
+        print(f"reid-cckd: there is no command {arguments[0]!r}.{meant}\n\n{_usage()}", file=sys.stderr)
         return 2
     command: Callable[[list[str]], int] = importlib.import_module(f"reid_cckd.commands.{arguments[0]}").main
     return command(arguments[1:])

@@ -31,7 +31,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = make_parser("compare", text, EXAMPLES)
     parser.add_argument("teacher", type=source_of, help="a run's folder, a checkpoint, or a folder of embeddings")
     parser.add_argument("student", type=source_of, help="another of the same images")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="data.* and evaluation.* keys to change")
+    parser.add_argument(
+        "overrides", nargs="*", default=[], metavar="key=value", help="data.* and evaluation.* keys to change"
+    )
     parser.add_argument("-k", type=int, default=10, help="neighbours whose agreement is measured (default 10)")
     parser.add_argument("--rows", type=int, default=6, help="queries on the picture sheet; 0 draws none (default 6)")
     parser.add_argument("--output", type=Path, required=True, help="where report.json and worse.png go")

@@ -47,7 +47,7 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Name
     if keys and not hasattr(arguments, "overrides"):
         parser.error(f"unrecognized arguments: {' '.join(keys)}")
     if keys:
-        given = {*keys, *(arguments.overrides or [])}
+        given = {*keys, *arguments.overrides}
         arguments.overrides = [text for text in argv if text in given]
     return arguments
 

@@ -37,9 +37,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     text = "Keep a network's embeddings of a data set in a folder. Interrupted, the same command goes on where it was."
     parser = make_parser("extract", text, EXAMPLES)
     parser.add_argument("network", help="a run's folder, last.pt or best.pt; or the name of a timm model")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="data.*, evaluation.on, evaluation.flip, ...")
+    parser.add_argument(
+        "overrides", nargs="*", default=[], metavar="key=value", help="data.*, evaluation.on, evaluation.flip, ..."
+    )
     parser.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="a new folder")
-    parser.add_argument("--roles", nargs="+", default=["query", "gallery"], choices=ROLES)
+    parser.add_argument(
+        "--roles",
+        nargs="+",
+        default=["query", "gallery"],
+        choices=ROLES,
+        metavar="ROLE",
+        help=f"which of {', '.join(ROLES)} (default query gallery)",
+    )
     parser.add_argument("--dtype", default="float32", choices=("float32", "float16"), help="of what is kept")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write what was made to this file")
     return run(_command, parser, argv)

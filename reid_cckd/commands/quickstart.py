@@ -38,7 +38,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Entry of the command."""
     text = "Draw synthetic pedestrians, train a teacher and three students, and compare them. Interrupted, it resumes."
     parser = make_parser("quickstart", text, EXAMPLES)
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="applied to all four configurations")
+    parser.add_argument(
+        "overrides", nargs="*", default=[], metavar="key=value", help="applied to all four configurations"
+    )
     parser.add_argument(
         "--configs", type=Path, default=Path("configs/quickstart"), help="folder of the four YAML files"
     )

@@ -32,7 +32,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     text = "Train what a table of the paper needs, evaluate it, and write Markdown, CSV, JSON and plots."
     parser = make_parser("reproduce", text, EXAMPLES)
     parser.add_argument("table", help="table1 ... table8")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="of the study, or else of all its runs")
+    parser.add_argument(
+        "overrides", nargs="*", default=[], metavar="key=value", help="of the study, or else of all its runs"
+    )
     parser.add_argument("--data", metavar="ROOT", help="the data set's folder: data.root of all runs")
     parser.add_argument("--seeds", type=int, metavar="N", help="seeds 0 to N - 1 instead of the study's")
     parser.add_argument("--scale", choices=SCALES, default="paper", help="the paper's data, or small sets (paper)")

@@ -34,7 +34,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     text = "Train every run of a study and write table.md, table.csv and table.json: mean ± std over the seeds."
     parser = make_parser("sweep", text, EXAMPLES)
     parser.add_argument("study", type=Path, help="a YAML file, such as those in configs/studies/")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="of the study, or else of all its runs")
+    parser.add_argument(
+        "overrides", nargs="*", default=[], metavar="key=value", help="of the study, or else of all its runs"
+    )
     parser.add_argument("--dry-run", action="store_true", help="list the runs and how far each is, and train nothing")
     parser.add_argument("--table", action="store_true", help="write the table of what has finished, and train nothing")
     parser.add_argument(

@@ -52,7 +52,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     text = "Evaluate a checkpoint on its own data set or another, or evaluate embeddings kept by extract."
     parser = make_parser("test", text, EXAMPLES)
     parser.add_argument("source", type=source_of, help="a run's folder, last.pt or best.pt; or a folder of embeddings")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="data.* and evaluation.* keys to change")
+    parser.add_argument(
+        "overrides", nargs="*", default=[], metavar="key=value", help="data.* and evaluation.* keys to change"
+    )
     parser.add_argument("--gallery", type=Path, metavar="FOLDER", help="take the gallery from these embeddings")
     parser.add_argument(
         "--protocol", choices=PROTOCOLS, default="retrieval", help="what is measured (default retrieval)"
@@ -66,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--output",
         type=Path,
-        help="where report.json and pictures go (default: test/ beside a checkpoint, in a folder)",
+        help="where report.json and pictures go (default: test/ in the run's or the embeddings' folder)",
     )
     parser.add_argument("--save-embeddings", type=Path, metavar="FOLDER", help="keep query and gallery there")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the report to this file too")
@@ -95,12 +97,12 @@ def _test(arguments: argparse.Namespace) -> None:
         subject.query.joined(subject.gallery).save(arguments.save_embeddings)
     if arguments.protocol == "multi-query":
         subject = pooled(subject)
+    other = open_subject(arguments.compare, arguments.overrides) if arguments.compare else None
     result = evaluate(subject, refinement)
     more: dict[str, Any] = {}
     if arguments.bootstrap:
         more["intervals"] = intervals(result, arguments.bootstrap)
-    if arguments.compare:
-        other = open_subject(arguments.compare, arguments.overrides)
+    if other is not None:
         other = pooled(other) if arguments.protocol == "multi-query" else other
         more["comparison"] = comparison(subject, result, other, evaluate(other, refinement))
     if rank() != 0:

@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Entry of the command."""
     parser = make_parser("train", "Train what a YAML file describes; key=value arguments win over the file.", EXAMPLES)
     parser.add_argument("config", type=Path, help="a YAML file, such as those in configs/")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="for example optim.lr=1e-3")
+    parser.add_argument("overrides", nargs="*", default=[], metavar="key=value", help="for example optim.lr=1e-3")
     parser.add_argument(
         "--balance", action="store_true", help="print each term's share of loss and gradient, every epoch"
     )
@@ -142,8 +142,8 @@ def _judge_teacher(settings: TeacherSettings, teacher: build.Loaded, judge: Judg
     if score <= chance:
         raise ConfigError(
             f"teacher: {settings.name} scores {judge.main} {100 * score:.2f} % on this data, and one of {GUESSES} "
-            f"networks that guess scores {100 * chance:.2f} %. Is it a checkpoint of other data, or of an untrained "
-            f"network? To learn from it all the same set teacher.allow_weak: true."
+            f"networks that guess scores {100 * chance:.2f} %. Is it a checkpoint of other data or of an untrained "
+            f"network, or the test set too small to tell? To learn from it all the same set teacher.allow_weak: true."
         )
 
 

@@ -29,6 +29,7 @@ from reid_cckd.config.schema import (
     Train,
 )
 from reid_cckd.config.tree import Fault, Node, hint, parse_tree, read_tree, refuse
+from reid_cckd.errors import ConfigError
 
 __all__ = [
     "Config",
@@ -61,6 +62,8 @@ def load_config(path: str | Path, overrides: Sequence[str] = (), source: str = "
     """
     faults: list[Fault] = []
     tree = read_tree(Path(path), faults)
+    if isinstance(tree.value, dict) and "methods" in tree.value:
+        raise ConfigError(f"{path} is a study of several runs: give it to reid-cckd sweep.")
     for override in overrides:
         apply_override(tree, override, faults, source)
     return _finish(tree, str(path), faults)

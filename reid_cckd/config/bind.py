@@ -76,10 +76,9 @@ def _bind_literal(node: Node, choices: tuple[Any, ...], key: str, faults: list[F
 
 
 def _bind_tuple(node: Node, kinds: tuple[Any, ...], key: str, faults: list[Fault]) -> Any:
-    if not isinstance(node.value, list):
-        return _misfit(node, key, "expected a list", faults)
-    if kinds[-1] is not Ellipsis and len(node.value) != len(kinds):
-        return _misfit(node, key, f"expected a list of {len(kinds)} values", faults)
+    count = None if kinds[-1] is Ellipsis else len(kinds)
+    if not isinstance(node.value, list) or count not in (None, len(node.value)):
+        return _misfit(node, key, f"expected a list of {count} values" if count else "expected a list", faults)
     each = [kinds[0]] * len(node.value) if kinds[-1] is Ellipsis else kinds
     items = enumerate(zip(node.value, each, strict=True))
     values = [bind(child, kind, join(key, str(i)), faults) for i, (child, kind) in items]

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from reid_cckd.config.bind import bind
 from reid_cckd.config.overrides import apply_override, place_of
 from reid_cckd.config.tree import Fault, read_tree, refuse
+from reid_cckd.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,8 @@ def load_study(path: str | Path, overrides: Sequence[str] = ()) -> tuple[Study, 
     """
     faults: list[Fault] = []
     tree = read_tree(Path(path), faults)
+    if isinstance(tree.value, dict) and "model" in tree.value:
+        raise ConfigError(f"{path} describes one run, not a study: give it to reid-cckd train.")
     own = [one for one in overrides if _first_key(one) in {key.name for key in fields(Study)}]
     for override in own:
         apply_override(tree, override, faults)

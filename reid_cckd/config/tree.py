@@ -152,7 +152,7 @@ def is_finite_number(value: Any) -> bool:
 
 
 def _near(path: Path) -> str:
-    folder = path.parent
+    folder = path if path.is_dir() else path.parent
     if not folder.is_dir():
         return f" The folder {folder} does not exist."
     names = sorted(entry.name for entry in folder.iterdir() if entry.suffix in {".yaml", ".yml"})

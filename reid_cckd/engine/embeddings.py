@@ -146,6 +146,8 @@ def _unreadable(folder: Path, error: Exception) -> str:
     if part_of(folder).exists() and not folder.exists():
         return f"{folder} is unfinished ({part_of(folder).name} is there); run its extraction again to complete it."
     wanted = "a folder with vectors.npy, index.npz and about.json, as `reid-cckd extract` writes it"
+    if not is_embeddings(folder):
+        return f"There are no embeddings in {folder}. Expected {wanted}."
     return f"Cannot read the embeddings {folder}: {error}. Expected {wanted}."
 
 

@@ -9,7 +9,13 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal
 
 _MISSING = "-"
-_HEADINGS = {"mean_ap": "mAP", "mean_inp": "mINP", "ece": "ECE"}
+_HEADINGS = {
+    "mean_ap": "mAP",
+    "mean_inp": "mINP",
+    "map_at_r": "MAP@R",
+    "r_precision": "R-precision",
+    "ece": "ECE",
+}
 
 
 def format_table(
@@ -21,7 +27,8 @@ def format_table(
 ) -> str:
     """Lines without a trailing newline: numbers flush right, text flush left, ``-`` where a row has no value.
 
-    ``columns``: keys in order, or key -> heading; by default every key in order of appearance. Values under ``percent``
+    ``columns``: keys in order, named by `score_heading`, or key -> heading; by default every key in order of
+    appearance. Values under ``percent``
     are fractions and printed times 100 with one decimal. A pair of numbers is a mean and a standard deviation, None
     where a single value has none.
     No rows give the heading alone.
@@ -50,7 +57,7 @@ def _headings(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | Mappin
     if isinstance(columns, Mapping):
         return dict(columns)
     keys = columns if columns is not None else dict.fromkeys(key for row in rows for key in row)
-    return {key: key.replace("_", " ") for key in keys}
+    return {key: score_heading(key) for key in keys}
 
 
 def _cell(value: Any, is_fraction: bool) -> str:

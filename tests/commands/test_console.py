@@ -5,9 +5,12 @@ from __future__ import annotations
 import argparse
 import errno
 import os
+from pathlib import Path
 
 import pytest
 
+from reid_cckd import __version__
+from reid_cckd.commands.__main__ import main
 from reid_cckd.commands.console import make_parser, parse, run
 
 
@@ -41,3 +44,26 @@ def test_keys_may_stand_anywhere_and_are_refused_where_there_are_none(capsys: py
     with pytest.raises(SystemExit):
         parse(make_parser("y", "", ""), ["data.root=/d"])
     assert "unrecognized arguments: data.root=/d" in capsys.readouterr().err
+
+
+def test_a_mistyped_command_is_guessed_and_the_version_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["trian"]) == 2
+    assert "Did you mean 'train'?" in capsys.readouterr().err
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"reid-cckd {__version__}\n"
+
+
+def test_only_what_is_missing_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["train"])
+    assert "required: config\n" in capsys.readouterr().err
+
+
+def test_a_study_and_a_run_are_not_taken_for_each_other(capsys: pytest.CaptureFixture[str]) -> None:
+    configs = Path(__file__).parents[2] / "configs"
+    assert main(["train", str(configs / "studies" / "table3.yaml")]) == 2
+    assert "give it to reid-cckd sweep" in capsys.readouterr().err
+    assert main(["sweep", str(configs / "quickstart" / "kd.yaml")]) == 2
+    assert "give it to reid-cckd train" in capsys.readouterr().err
+    assert main(["train", str(configs / "quickstart")]) == 2
+    assert "cckd.yaml" in capsys.readouterr().err

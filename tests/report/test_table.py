@@ -10,7 +10,7 @@ ROWS = [
 
 def test_plain_text_is_aligned():
     assert format_table(ROWS, percent=("mean_ap",)).splitlines() == [
-        "name      mean ap %  parameters         ms",
+        "name          mAP %  parameters         ms",
         "-------  ----------  ----------  ---------",
         "teacher        69.5  11,234,567      3.123",
         "a|b      52.1 ± 0.4           -  1.000e-04",
