@@ -1,0 +1,106 @@
+"""Two more layouts of Omniglot as MSMT17, to measure on.
+
+python benchmarks/omniglot.py split FOLDER OTHER      the split inside out: tests on three alphabets that the first
+                                                      one trains on, and trains on its test alphabets, each turned
+                                                      four ways, and on the two alphabets that remain
+python benchmarks/omniglot.py faces FOLDER FACES      MegaFace's layout: the test characters as they are are the
+                                                      people, turned by 90, 180 and 270 degrees the distractors
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from PIL import Image
+
+TESTED = ("greek", "korean", "latin")
+KEPT = ("balinese", "earlyaramaic")
+QUARTERS = {0: None, 90: Image.Transpose.ROTATE_90, 180: Image.Transpose.ROTATE_180, 270: Image.Transpose.ROTATE_270}
+QUERIES = 4  # of the twenty drawers of a character, as in the first split
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("layout", choices=LAYOUTS)
+    parser.add_argument("source", type=Path, help="the folder that holds MSMT17_V1")
+    parser.add_argument("target", type=Path, help="where the new layout goes; must not exist")
+    arguments = parser.parse_args()
+    arguments.target.mkdir(parents=True)
+    LAYOUTS[arguments.layout](arguments.source / "MSMT17_V1", arguments.target)
+
+
+def write_split(source: Path, target: Path) -> None:
+    home, scratch = target / "MSMT17_V1", target / "turned"
+    trained = list(of_alphabets(source / "train", KEPT, range(0, 360, 90)))
+    trained += [images for angle in QUARTERS for images in turned(source / "test", scratch / str(angle), angle)]
+    tested = list(of_alphabets(source / "train", TESTED, [0]))
+    write_part(home, "train", trained, {"train": 0, "val": 18})
+    write_part(home, "test", tested, {"query": 0, "gallery": QUERIES})
+    shutil.rmtree(scratch)
+    print(f"{home}: {len(trained)} identities to train on, {len(tested)} to test on")
+
+
+def write_faces(source: Path, target: Path) -> None:
+    people = list(turned(source / "test", target / "facescrub", 0))
+    angles = [angle for angle in QUARTERS if angle]
+    others = [one for angle in angles for one in turned(source / "test", target / "megaface" / str(angle), angle)]
+    print(f"{target}: {len(people)} people, {sum(map(len, others))} distractors")
+
+
+def write_classes(source: Path, target: Path) -> None:
+    folders = sorted((source / "train").iterdir())
+    for folder in folders:
+        images = sorted(folder.iterdir())
+        for part, chosen in (("train", images[:-QUERIES]), ("test", images[-QUERIES:])):
+            place = target / part / folder.name
+            place.mkdir(parents=True)
+            for path in chosen:
+                shutil.copyfile(path, place / path.name)
+    print(f"{target}: {len(folders)} classes")
+
+
+def of_alphabets(part: Path, alphabets: tuple[str, ...], angles: range | list[int]) -> Iterator[list[Path]]:
+    """The images of each identity, by drawer."""
+    wanted = {f"{alphabet}{angle}" for alphabet in alphabets for angle in angles}
+    for folder in sorted(part.iterdir()):
+        images = sorted(folder.iterdir())
+        if images[0].name.split("_")[3] in wanted:
+            yield images
+
+
+def turned(part: Path, target: Path, angle: int) -> Iterator[list[Path]]:
+    """The images of each identity by drawer, turned and written into a folder of the same name."""
+    turn = QUARTERS[angle]
+    for folder in sorted(part.iterdir()):
+        place = target / folder.name
+        place.mkdir(parents=True)
+        for path in folder.iterdir():
+            image = Image.open(path)
+            (image if turn is None else image.transpose(turn)).save(place / path.name, quality=95)
+        yield sorted(place.iterdir())
+
+
+def write_part(target: Path, part: str, identities: list[list[Path]], lists: dict[str, int]) -> None:
+    """Folders 0000, 0001, ... of images and the list files; a list begins at that image of each identity."""
+    ends = [*list(lists.values())[1:], None]
+    lines: dict[str, list[str]] = {name: [] for name in lists}
+    for label, images in enumerate(identities):
+        folder = target / part / f"{label:04d}"
+        folder.mkdir(parents=True)
+        names = [f"{label:04d}_{path.name.split('_', 1)[1]}" for path in images]
+        for path, name in zip(images, names, strict=True):
+            shutil.copyfile(path, folder / name)
+        for (listed, start), end in zip(lists.items(), ends, strict=True):
+            lines[listed] += [f"{folder.name}/{name} {label}\n" for name in names[start:end]]
+    for listed, content in lines.items():
+        (target / f"list_{listed}.txt").write_text("".join(content), encoding="utf-8")
+
+
+LAYOUTS = {"split": write_split, "faces": write_faces, "classes": write_classes}
+
+
+if __name__ == "__main__":
+    main()
