@@ -61,7 +61,7 @@ class RetrievalJudge(Extraction):
     def evaluate(self, query: Embeddings, gallery: Embeddings) -> RetrievalResult:
         """mAP, CMC and mINP of the configured protocol."""
         evaluator = evaluate_retrieval if world_size() == 1 else evaluate_sharded
-        return evaluate_embeddings(query, gallery, self.settings, evaluator=evaluator)
+        return evaluate_embeddings(query, gallery, self.settings, device=self.device, evaluator=evaluator)
 
     def index(self, part: Manifest, source: str) -> Embeddings:
         """The rows of embeddings to be, and what these will depend on; the vectors are still empty."""

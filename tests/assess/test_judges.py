@@ -5,14 +5,17 @@ from __future__ import annotations
 import pickle
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+from reid_cckd import assess
 from reid_cckd.assess import ClassificationJudge, Judge, build_judge
 from reid_cckd.batch import Output
 from reid_cckd.build import read_manifest
 from reid_cckd.config import Config, config_from_dict
+from reid_cckd.data import Manifest
 from reid_cckd.errors import ConfigError, DataError
 from tests.data.trees import jpeg, write_image
 
@@ -158,3 +161,22 @@ def test_identification_without_enough_is_refused(faces: Path) -> None:
     (faces / "faces" / "facescrub" / "bert" / "1.png").unlink()
     with pytest.raises(DataError, match="two photos"):
         identifier(faces, scales=[8])(Grey())
+
+
+def test_retrieval_ranks_where_the_network_runs(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    places = []
+    exact = assess.retrieval.evaluate_retrieval
+
+    def noted(*rows: object, device: object, **options: object) -> object:
+        places.append(device)
+        return exact(*rows, device=device, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(assess.retrieval, "evaluate_retrieval", noted)
+    for role in ("query", "gallery"):
+        for camera, grey in enumerate((0, 70)):
+            write_image(folders / role / f"000{camera + 1}_c{camera + 1 + (role == 'gallery')}s1_0_0.jpg", grey)
+    paths = tuple(str(path.relative_to(folders)) for path in sorted(folders.glob("*/*.jpg")))
+    roles = np.array([path.partition("/")[0] for path in paths])
+    manifest = Manifest("two", folders, paths, np.array([1, 2, 1, 2]), np.array([2, 3, 1, 2]), roles)
+    assert build_judge(settings(folders), manifest, CPU)(Grey())["mean_ap"] == 1.0
+    assert places == [CPU]
