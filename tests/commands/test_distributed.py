@@ -32,7 +32,13 @@ MODEL = {
 }
 TRIPLET = {"name": "triplet", "loss": "TripletMarginLoss", "miner": "BatchHardMiner"}
 CRD = {"name": "relation", "loss": "rkd_distance", "weight": 0.5}
-OBJECTIVE = {"alpha": 0.5, "beta": 10.0, "terms": [TRIPLET, CRD]}
+FACES = {
+    "name": "faces",
+    "loss": "partial_margin",
+    "weight": 0.01,
+    "options": {"share": 0.5},
+}  # draws classes
+OBJECTIVE = {"alpha": 0.5, "beta": 10.0, "terms": [TRIPLET, CRD, FACES]}
 CASES: dict[str, list[str]] = {
     "plain": [],
     "chunks": ["train.chunk=4"],
@@ -142,7 +148,7 @@ def rows(folder: Path) -> list[dict[str, Any]]:
 def assert_alike(one: Path, other: Path) -> None:
     left, right = load_checkpoint(one / "last.pt"), load_checkpoint(other / "last.pt")
     assert left["position"]["step"] == right["position"]["step"]
-    for part in ("model", "average"):
+    for part in ("model", "average", "objective"):
         for name, value in left[part].items():
             torch.testing.assert_close(right[part][name], value, rtol=2e-3, atol=2e-5, msg=name)
 
@@ -159,7 +165,7 @@ def test_two_processes_train_as_one(found: Path, case: str) -> None:
     alone, together = rows(found / "alone"), rows(found / case)
     assert len(alone) == len(together)
     first, second = alone[0]["balance"], together[0]["balance"]
-    assert list(first) == ["ce", "kd", "cc", "triplet", "relation"]
+    assert list(first) == ["ce", "kd", "cc", "triplet", "relation", "faces"]
     if case == "plain":
         for name in first:
             assert second[name] == {
