@@ -33,8 +33,8 @@ from reid_cckd.files import atomic_path, remove_unfinished, undisturbed
 from reid_cckd.models import Embedder, Teacher
 from reid_cckd.report import training_curves
 
-# A resumed run may change these: they move files and time, not results.
-FREE_ON_RESUME = (
+# Processes of a run may differ in these, and a resumed run may change them: they move files and time, not results.
+FREE = (
     "data.root",
     "data.workers",
     "data.cache",
@@ -47,6 +47,7 @@ FREE_ON_RESUME = (
     "teacher.checkpoint",
     "teacher.cache",
 )
+FREE_ON_RESUME = (*FREE, "data.on_bad_image")  # or an image that is damaged by now would cost the run
 
 EXAMPLES = """\
   reid-cckd train configs/omniglot/teacher.yaml data.root=/data/omniglot
@@ -86,7 +87,7 @@ def train(config: Config, resume: bool = False, balance: bool = False) -> Path:
     with processes(device), undisturbed(folder) if rank() == 0 else contextlib.nullcontext():
         speaks = rank() == 0
         settings = _flat(to_dict(config)).items()
-        check_alike({key: repr(value) for key, value in settings if key not in FREE_ON_RESUME})
+        check_alike({key: repr(value) for key, value in settings if key not in FREE})
         if speaks:
             _tidy(folder)
             _write_config(config, folder)

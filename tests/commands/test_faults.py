@@ -84,6 +84,20 @@ def test_an_image_damaged_in_mid_run_is_left_out_if_damaged_images_are_skipped(
     assert load_checkpoint(tmp_path / "run" / "last.pt")["position"]["step"] == 12
 
 
+def test_a_damaged_query_costs_no_run(copied: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    values = recipe(copied, tmp_path / "run", data={"cache": "none"}, train={"evaluate_every": 2})
+    config = str(write_config(tmp_path / "run.yaml", values))
+    assert train_main([config, f"output={tmp_path / 'whole'}"]) == 0
+    query = (copied / "list_query.txt").read_text().partition(" ")[0]
+    (copied / "test" / query).write_bytes(b"")
+    assert train_main([config]) == 2  # at the end of the second epoch, the first that is evaluated
+    assert "cannot be decoded" in capsys.readouterr().err
+    assert load_checkpoint(tmp_path / "run" / "last.pt")["position"]["epoch"] == 1
+    assert train_main([config, "--resume", "data.on_bad_image=skip"]) == 0
+    assert f"skipped, damaged: {copied / 'test' / query}" in capsys.readouterr().out
+    assert_same_weights(tmp_path / "whole", tmp_path / "run")
+
+
 def test_a_clock_that_jumps_changes_nothing(pedestrians: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = str(write_config(tmp_path / "run.yaml", recipe(pedestrians, tmp_path / "run", train={"epochs": 4})))
     assert train_main([config, f"output={tmp_path / 'whole'}"]) == 0
