@@ -4,10 +4,13 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: quickstart test lint clean
+.PHONY: quickstart smoke test lint clean
 
 quickstart: $(STAMP)  ## train a teacher and three students on synthetic pedestrians, print the table
 	$(BIN)/reid-cckd quickstart
+
+smoke: $(STAMP)  ## train and evaluate every family of configurations for two steps, on synthetic twins of its data
+	$(BIN)/reid-cckd smoke
 
 test: $(STAMP)  ## the whole test suite
 	$(BIN)/python -m pytest -n 2 --dist worksteal

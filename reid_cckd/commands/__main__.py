@@ -23,6 +23,7 @@ COMMANDS = {
     "reproduce": "a table of the paper, trained and set beside what was published",
     "figures": "draw what students took over from their teacher",
     "runs": "compare finished runs, seeds as mean ± std",
+    "smoke": "two steps and an evaluation of every family of configurations, on synthetic twins",
     "quickstart": "teacher, student, KD and CCKD on synthetic pedestrians, with a table at the end",
 }
 

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from reid_cckd.data.cifar import CIFAR10, CIFAR100, Cifar
-from reid_cckd.data.layouts import LAYOUTS
+from reid_cckd.data.layouts import LAYOUTS, MARKET_STYLE, MarketStyle
 from reid_cckd.data.manifest import Manifest
 from reid_cckd.data.pack_writer import write_pack
 from reid_cckd.data.recordio import MAGIC
@@ -213,6 +213,15 @@ def write_inshop(root: Path, numbers: Numbers) -> None:
     _lines(root / "Eval" / "list_eval_partition.txt", head + rows)
 
 
+def write_market_style(style: MarketStyle, root: Path, numbers: Numbers) -> None:
+    """Half of the people to train on, and of the others a query from each camera and a gallery."""
+    train, query, gallery = style.folders
+    for label, image in numbers.pairs():
+        folder = train if label < numbers.ids // 2 else query if image < 2 else gallery
+        name = f"{label + 1:04d}_c{image % 2 + 1}s1_{image:06d}_01.jpg"
+        _write(root / folder / name, numbers.jpeg(label, image))
+
+
 def _cifar(kind: Cifar, root: Path, numbers: Numbers) -> None:
     write_cifar(root, kind, images_per_batch=numbers.ids * numbers.images_per_id, seed=numbers.seed)
 
@@ -231,6 +240,7 @@ TWINS: dict[str, Callable[[Path, Numbers], None]] = {
     "cub200": write_cub200,
     "sop": write_sop,
     "inshop": write_inshop,
+    **{name: partial(write_market_style, style) for name, style in MARKET_STYLE.items()},
 }
 
 

@@ -9,14 +9,14 @@ import pytest
 
 from reid_cckd.data.check import check_manifest
 from reid_cckd.data.ijb import read_ijb
-from reid_cckd.data.layouts import LAYOUTS, MARKET_STYLE
+from reid_cckd.data.layouts import LAYOUTS
 from reid_cckd.data.megaface import read_noises, read_template_list
 from reid_cckd.data.pairs import read_pairs
 from reid_cckd.data.synthetic.twins import TWINS, Numbers, write_twin
 from reid_cckd.errors import DataError
 
 SMALL = Numbers(ids=4, images_per_id=5, size=(16, 16))
-WITHOUT = {"msmt17", "synthetic", "packed", "image_list", *MARKET_STYLE}  # pedestrians; made of others by `prepare`
+WITHOUT = {"msmt17", "synthetic", "packed", "image_list"}  # pedestrians; made of others by `prepare`
 
 
 def test_every_layout_has_a_twin() -> None:
