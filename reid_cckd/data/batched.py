@@ -53,7 +53,9 @@ class HorizontalFlip:
     draws = 1
 
     def __call__(self, images: Tensor, chance: Tensor) -> Tensor:
-        return torch.where((chance[:, 0] < self.p)[:, None, None, None], images.flip(-1), images)
+        both = torch.cat([images, images.flip(-1)])  # to pick whole images is several times as fast as torch.where
+        row = torch.arange(len(images), device=images.device)
+        return both.index_select(0, row + len(images) * (chance[:, 0] < self.p))
 
 
 @dataclass(frozen=True)
@@ -78,11 +80,16 @@ class RandomCrop:
     draws = 2
 
     def __call__(self, images: Tensor, chance: Tensor) -> Tensor:
-        windows = images.unfold(2, self.height, 1).unfold(3, self.width, 1)  # a view: no pixel is copied
-        rows, columns = (
-            (chance[:, i] * windows.shape[2 + i]).long().clamp(max=windows.shape[2 + i] - 1) for i in (0, 1)
-        )
-        return windows[torch.arange(len(images), device=images.device), :, rows, columns]
+        count, planes, height, width = images.shape
+        spare = height - self.height, width - self.width
+        if min(spare) < 0:
+            raise ValueError(f"a crop of {self.height} x {self.width} out of {height} x {width}")
+        top, left = ((chance[:, i] * (spare[i] + 1)).long().clamp(max=spare[i]) for i in (0, 1))
+        plane = torch.arange(count * planes, device=images.device).view(count, planes, 1) * (height * width)
+        line = torch.arange(self.height, device=images.device) * width
+        starts = plane + (top * width + left).view(-1, 1, 1) + line
+        runs = images.reshape(-1).unfold(0, self.width, 1)  # a view: from each pixel on, as many as the crop is wide
+        return runs.index_select(0, starts.flatten()).view(count, planes, self.height, self.width)
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ class DeviceImages:
     def batch(self, rows: Sequence[int], epoch: int) -> Batch:
         """The images of these rows as they look in this epoch; a row that is repeated looks different each time."""
         index = torch.tensor(rows, device=self.device)
-        images = self.images[index]
+        images = self.images.index_select(0, index)
         if self.augment is not None:
             images = self.augment(images, index, epoch, torch.tensor(_repeats(rows), device=self.device))
         return Batch(images, self.labels[index], index)
