@@ -56,7 +56,7 @@ class RetrievalJudge(Extraction):
 
     def embed(self, network: nn.Module, source: str = "") -> tuple[Embeddings, Embeddings]:
         """Embeddings of query and gallery."""
-        return self._embed_role(network, "query", source), self._embed_role(network, "gallery", source)
+        return self.embed_role(network, "query", source), self.embed_role(network, "gallery", source)
 
     def evaluate(self, query: Embeddings, gallery: Embeddings) -> RetrievalResult:
         """mAP, CMC and mINP of the configured protocol."""
@@ -77,7 +77,12 @@ class RetrievalJudge(Extraction):
         empty = np.empty((len(part), 0), dtype=np.float32)
         return Embeddings(empty, part.labels, part.cameras, np.array(part.paths, dtype=np.str_), part.roles, about)
 
-    def _embed_role(self, network: nn.Module, role: str, source: str) -> Embeddings:
+    def embed_role(self, network: nn.Module, role: str, source: str = "") -> Embeddings:
+        """Embeddings of one role.
+
+        Raises:
+            DataError: there are no such images.
+        """
         dataset = self.images(role)
         vectors = self.rows(network, dataset, self.settings.on, self.settings.flip)
         return replace(self.index(dataset.manifest, source), vectors=vectors.numpy())

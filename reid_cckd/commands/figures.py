@@ -12,12 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reid_cckd.commands.console import make_parser, run
-from reid_cckd.commands.subjects import open_subject
+from reid_cckd.commands.subjects import embed_tested
 from reid_cckd.engine import Embeddings, RunLog
 from reid_cckd.errors import ConfigError, DataError
 from reid_cckd.report import (
     Point,
     retention_plot,
+    score_heading,
     similarity_histograms,
     similarity_maps,
     training_curves,
@@ -61,16 +62,17 @@ def draw_figures(folders: Mapping[str, Path], output: Path, overrides: Sequence[
     if len(folders) < 2:
         raise ConfigError("figures: give two runs or more, the teacher's first.")
     reports = {name: _report(folder) for name, folder in folders.items()}
-    galleries = {name: open_subject(folder / "last.pt", overrides).gallery for name, folder in folders.items()}
-    labels = _common_labels(galleries)
-    vectors = {name: part.vectors for name, part in galleries.items()}
+    images = {name: embed_tested(folder / "last.pt", overrides) for name, folder in folders.items()}
+    labels = _common_labels(images)
+    vectors = {name: part.vectors for name, part in images.items()}
     pictures = [output / f"{name}.png" for name in ("similarity", "histograms", "curves", "retention")]
     similarity_maps(pictures[0], vectors, labels, "cosine similarity of test images, sorted by class")
     similarity_histograms(pictures[1], vectors, labels, "cosine similarity of pairs of test images")
     logs = {name: RunLog(folder / "log.jsonl").rows() for name, folder in folders.items()}
     training_curves(pictures[2], logs, "training")
-    teacher, *students = (_point(name, report) for name, report in reports.items())
-    retention_plot(pictures[3], teacher, students, "mAP kept of the teacher's")
+    main = reports[next(iter(reports))].get("main", "mean_ap")
+    teacher, *students = (_point(name, report, main) for name, report in reports.items())
+    retention_plot(pictures[3], teacher, students, f"{score_heading(main)} kept of the teacher's")
     return pictures
 
 
@@ -82,14 +84,16 @@ def _report(folder: Path) -> dict[str, Any]:
     return report
 
 
-def _common_labels(galleries: Mapping[str, Embeddings]) -> NDArray[np.int64]:
-    (first, reference), *others = galleries.items()
+def _common_labels(images: Mapping[str, Embeddings]) -> NDArray[np.int64]:
+    (first, reference), *others = images.items()
     for name, part in others:
         if not np.array_equal(part.paths, reference.paths):
             raise ConfigError(f"figures: the run {name!r} was tested on other images than {first!r}.")
     return reference.labels
 
 
-def _point(name: str, report: Mapping[str, Any]) -> Point:
+def _point(name: str, report: Mapping[str, Any], main: str) -> Point:
+    if main not in report["scores"]:
+        raise ConfigError(f"figures: the run {name!r} has no score {main}, which the first run is judged by.")
     cost = report["cost"]
-    return Point(name, cost["parameters"], cost["macs"], report["scores"]["mean_ap"])
+    return Point(name, cost["parameters"], cost["macs"], report["scores"][main])

@@ -58,6 +58,16 @@ def open_subject(source: Path, overrides: Sequence[str] = (), gallery: Path | No
     return _from_checkpoint(source, overrides)
 
 
+def embed_tested(source: Path, overrides: Sequence[str] = ()) -> Embeddings:
+    """What a checkpoint makes of the images it is tested on: a gallery, or the test images of classes.
+
+    Raises:
+        UserError: no such file, a key that cannot be changed here, or a data set without such images.
+    """
+    network, _, judge, sha256 = _load(source, overrides)
+    return judge.embed_role(network, "test" if len(judge.manifest.select("test")) else "gallery", sha256)
+
+
 def usual_output(source: Path) -> Path:
     """Where a report goes that nobody placed: beside a checkpoint, or inside a folder of embeddings."""
     return (source if is_embeddings(source) else source.parent) / "test"
@@ -93,6 +103,11 @@ def _from_folder(source: Path, overrides: Sequence[str], gallery: Path | None) -
 
 
 def _from_checkpoint(source: Path, overrides: Sequence[str]) -> Subject:
+    network, config, judge, sha256 = _load(source, overrides)
+    return subject_of(source.parent.name, network, config, judge, sha256)
+
+
+def _load(source: Path, overrides: Sequence[str]) -> tuple[Embedder, Config, RetrievalJudge, str]:
     refuse_others(overrides, TEST_KEYS)
     loaded = build.load_network(source)
     config = config_from_dict(to_dict(loaded.config), str(source), overrides)
@@ -100,7 +115,7 @@ def _from_checkpoint(source: Path, overrides: Sequence[str]) -> Subject:
     manifest = build.read_manifest(config.data)
     check_alike({"The checkpoint": loaded.sha256, "The data": f"{manifest.name} of {len(manifest):,} images"})
     judge = RetrievalJudge(manifest, config.evaluation, config.data, device, build.precision(config, device))
-    return subject_of(source.parent.name, build.place(loaded.network, config, device), config, judge, loaded.sha256)
+    return build.place(loaded.network, config, device), config, judge, loaded.sha256
 
 
 def refuse_others(overrides: Sequence[str], allowed: tuple[str, ...]) -> None:

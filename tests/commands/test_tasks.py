@@ -72,6 +72,9 @@ def test_a_classifier_and_its_student(root: Path, tmp_path: Path, capsys: pytest
     assert again["scores"] == json.loads((last.parent / "report.json").read_text())["scores"]
     assert main(["test", str(last), "--rerank"]) == 2
     assert "--rerank is of retrieval" in capsys.readouterr().err
+    folders = [str(tmp_path / "runs" / name) for name in ("teacher", "student")]
+    assert main(["figures", *folders, "--output", str(tmp_path / "figures")]) == 0
+    assert len(list((tmp_path / "figures").glob("*.png"))) == 4
     assert main(["runs", str(tmp_path / "runs")]) == 0
     assert "top-1" in capsys.readouterr().out
 
