@@ -59,6 +59,7 @@ def test_commands_exist_and_take_these_options(path: Path, capsys: pytest.Captur
             assert words[2] in {*TARGETS, "FORMAT"}
         if words[1:3] == ["data", "synth"]:
             assert words[3] in {*TWINS, "FORMAT", "--root"}
+            assert "--root" not in words or not (DATASETS.parent / option(words, "--root") / "README.md").exists()
 
 
 def test_every_layout_has_a_readme() -> None:

@@ -20,7 +20,7 @@ CHECK_EXAMPLES = """\
   reid-cckd data check --dataset market1501 --root datasets/market1501 --json check.json
   reid-cckd data check --dataset recordio --root datasets/ms1mv3"""
 SYNTH_EXAMPLES = """\
-  reid-cckd data synth --root datasets/synthetic
+  reid-cckd data synth --root datasets/synthetic/pedestrians
   reid-cckd data synth recordio --root /tmp/faces --train-ids 50 --size 112 112
   reid-cckd data synth cifar100 --root /tmp/cifar
   reid-cckd data synth --root /tmp/big --train-ids 500 --test-ids 200 --images-per-id 24 --size 256 128"""

@@ -77,6 +77,8 @@ def _options(arguments: argparse.Namespace) -> dict[str, Any]:
         raise ConfigError("Packed images have one size: give --size HEIGHT WIDTH, the data.image_size of training.")
     if arguments.size and min(arguments.size) < 1:
         raise ConfigError(f"--size {arguments.size[0]} {arguments.size[1]}: expected numbers of pixels above 0.")
+    if arguments.workers < 1:
+        raise ConfigError(f"--workers {arguments.workers}: expected a number of threads from 1 up.")
     if arguments.im2rec and arguments.format != "recordio":
         raise ConfigError("--im2rec goes with recordio.")
     size = tuple(arguments.size) if arguments.size else None

@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = make_parser("smoke", text, EXAMPLES)
     parser.add_argument("families", nargs="*", help="folders of --configs (default all that hold a cckd.yaml)")
     parser.add_argument("--configs", type=Path, default=Path("configs"), help="folder of the families")
-    parser.add_argument("--output", type=Path, metavar="FOLDER", help="keep runs and data here (default: nowhere)")
+    parser.add_argument("--output", type=Path, metavar="FOLDER", help="keep runs and data there (default: nowhere)")
     return run(_command, parser, argv)
 
 
@@ -71,9 +71,12 @@ def _command(arguments: argparse.Namespace) -> None:
             f"There is no family {', '.join(sorted(unknown))} in {arguments.configs}; it holds "
             f"{', '.join(known) or 'none'}. Run this in a clone, or give --configs."
         )
+    names = arguments.families or known
+    if arguments.output and (before := [name for name in names if (arguments.output / name).exists()]):
+        raise ConfigError(f"{arguments.output} holds runs of {', '.join(before)} already: give another --output.")
     with contextlib.ExitStack() as stack:
         folder = arguments.output or Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        rows = [row for name in arguments.families or known for row in family(arguments.configs / name, folder)]
+        rows = [row for name in names for row in family(arguments.configs / name, folder)]
     print(f"\n{format_table(rows, {name: name for name in rows[0]})}")
     if failed := [f"{row['family']}/{row['run']}" for row in rows if row["outcome"] != "ok"]:
         raise UserError(f"{len(failed)} of {len(rows)} runs failed: {', '.join(failed)}.")

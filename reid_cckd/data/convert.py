@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from reid_cckd.data.images import BadImage, in_threads
 from reid_cckd.data.manifest import UNLABELLED, Manifest
+from reid_cckd.data.sources import UnreadableError
 from reid_cckd.data.staging import need_space, staged
 from reid_cckd.errors import DataError
 
@@ -49,8 +50,8 @@ class Target(Protocol):
     def columns(self) -> dict[str, Any]:
         """What columns of ``read`` have to hold."""
 
-    def compared(self) -> NDArray[np.int64]:
-        """Rows of ``read`` whose images are compared with the source."""
+    def compared(self, copy: Manifest) -> NDArray[np.int64]:
+        """Rows of ``copy`` whose images are compared with the source: all that are damaged are among them."""
 
     def compare(self, copy: Manifest, row: int) -> tuple[bool, str]:
         """Whether image ``row`` of ``copy`` is that of the source, and why it cannot be decoded, if it cannot."""
@@ -60,8 +61,8 @@ class Target(Protocol):
 class Converted:
     """What was read back.
 
-    ``bytes``: of all files. ``compared``: images set beside the source. ``bad``: those of them that cannot be decoded,
-    here as in the source.
+    ``bytes``: of all files. ``compared``: images set beside the source. ``bad``: all images that cannot be
+    decoded, here as in the source.
     """
 
     images: int
@@ -76,6 +77,7 @@ def convert(target: Target, folder: Path, bars: Bars) -> Converted:
 
     Raises:
         DataError: ``folder`` holds something else, or what was written is not what the source holds, and is removed.
+        UnreadableError: an image file cannot be read; what was written stays, for the next call.
         UserError: no space, which is asked for before work begins.
     """
     with staged(folder, target.plan()) as part:
@@ -88,6 +90,8 @@ def convert(target: Target, folder: Path, bars: Bars) -> Converted:
             target.fill(part, show)
         try:
             return _read_back(target, part, bars)
+        except UnreadableError:  # which says nothing against what was written
+            raise
         except DataError:
             shutil.rmtree(part)
             raise
@@ -104,7 +108,7 @@ def _read_back(target: Target, folder: Path, bars: Bars) -> Converted:
     for name, expected in target.columns().items():
         if not np.array_equal(getattr(copy, name), expected):
             raise DataError(f"{folder}: the {name} that were read back differ from those of the source. Write it anew.")
-    rows, bad = target.compared().tolist(), list[BadImage]()
+    rows, bad = target.compared(copy).tolist(), list[BadImage]()
     with bars("compare", "images") as show:
         for number, (same, reason) in enumerate(
             in_threads(lambda row: target.compare(copy, row), rows, target.workers), start=1

@@ -15,6 +15,10 @@ from reid_cckd.data.images import Pixels, image_or_reason
 from reid_cckd.errors import DataError
 
 
+class UnreadableError(DataError):
+    """A file that the disk, or the network, does not give just now."""
+
+
 class Source(Protocol):
     """Reads one image by its path in the manifest.
 
@@ -46,7 +50,7 @@ class Files:
         try:
             return (self.root / path).read_bytes()
         except OSError as error:
-            raise DataError(f"{self.root / path} cannot be read: {error.strerror}. Restore it.") from error
+            raise UnreadableError(f"{self.root / path} cannot be read: {error.strerror}. Restore it.") from error
 
     def files(self, paths: Sequence[str]) -> Iterable[Path]:
         return (self.root / path for path in paths)

@@ -19,7 +19,7 @@ from reid_cckd.data.folders import Listing
 from reid_cckd.data.images import FORMATS, UNDECODABLE, Pixels, in_threads
 from reid_cckd.data.manifest import UNLABELLED, Manifest
 from reid_cckd.data.pack_writer import write_pack
-from reid_cckd.data.packed import read_packed
+from reid_cckd.data.packed import PackedRows, read_packed
 from reid_cckd.data.packing import content_of, fill_packed, packed_plan
 from reid_cckd.data.packs import read_recordio
 from reid_cckd.errors import DataError
@@ -27,7 +27,7 @@ from reid_cckd.errors import DataError
 Size = tuple[int, int]
 
 QUALITY = 95  # of the JPEG that an image becomes which is resized
-REPEATED = 1_000  # packed images that are decoded again to compare them
+REPEATED = 1_000  # packed images that are decoded again to compare them, besides the damaged
 BEGINNINGS = {b"\x89PNG": ".png", b"BM": ".bmp"}  # of files that are no JPEG
 
 
@@ -77,8 +77,8 @@ class _Encoded:
     def columns(self) -> dict[str, Any]:
         return {"labels": self.classes[self.order]}
 
-    def compared(self) -> NDArray[np.int64]:
-        return np.arange(len(self.manifest))
+    def compared(self, copy: Manifest) -> NDArray[np.int64]:
+        return np.arange(len(copy))
 
     def compare(self, copy: Manifest, row: int) -> tuple[bool, str]:
         same = copy.reader.encoded(copy.paths[row]) == self.content(int(self.order[row]))
@@ -170,9 +170,11 @@ class PackedImages:
         names = ("labels", "cameras", "roles", "superclasses")
         return {name: getattr(self.manifest, name) for name in names}
 
-    def compared(self) -> NDArray[np.int64]:
-        rows = np.linspace(0, len(self.manifest) - 1, min(REPEATED, len(self.manifest)))
-        return np.unique(rows.astype(np.int64))
+    def compared(self, copy: Manifest) -> NDArray[np.int64]:
+        rows = np.linspace(0, len(copy) - 1, min(REPEATED, len(copy))).astype(np.int64)
+        assert isinstance(copy.reader, PackedRows)
+        damaged = np.array([image.row for image in copy.reader.packed.bad], dtype=np.int64)
+        return np.union1d(rows, damaged)
 
     def compare(self, copy: Manifest, row: int) -> tuple[bool, str]:
         found, expected = copy.image_or_reason(row), self.manifest.image_or_reason(row, self.size)

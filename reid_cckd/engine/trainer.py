@@ -134,7 +134,8 @@ class Trainer:
             raise CheckpointError(f"{path} belongs to another model or objective: {reason}") from error
         self.means.load_state_dict(state["means"])
         self.position = Position(**state["position"])
-        restore_state_of_run(state["rng_of_ranks"], self.position.step)
+        states = state["rng_of_ranks"] if "rng_of_ranks" in state else [state["rng"]]  # of older runs, of one process
+        restore_state_of_run(states, self.position.step)
         if rank() == 0:
             self.log.cut_after(self.position.step)
 

@@ -46,6 +46,7 @@ def test_packed_images_keep_all_roles(pedestrians: Path, tmp_path: Path, capsys:
         (["recordio"], "holds images of the roles train, query, gallery, which recordio does not tell apart"),
         (["identities", "--im2rec"], "--im2rec goes with recordio"),
         (["identities", "--roles", "val"], "has no val images"),
+        (["identities", "--workers", "-1"], "--workers -1: expected a number of threads from 1 up"),
         (["packed", "--size", "0", "4"], "expected numbers of pixels above 0"),
     ],
 )

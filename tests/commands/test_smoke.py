@@ -27,6 +27,8 @@ def test_a_family_is_trained_and_evaluated_and_a_broken_one_is_named(
     assert [row[:2] for row in rows] == [["broken", "cckd"], ["quickstart", "teacher"], ["quickstart", "cckd"]]
     assert all("mean_ap" in row for row in rows[1:])
     assert (tmp_path / "out" / "quickstart" / "cckd" / "report.json").exists()
+    assert main(["quickstart", "--configs", str(tmp_path), "--output", str(tmp_path / "out")]) == 2
+    assert "out holds runs of quickstart already" in capsys.readouterr().err
 
 
 def test_every_family_has_a_twin() -> None:

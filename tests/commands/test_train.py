@@ -14,7 +14,7 @@ import torch
 
 from reid_cckd.commands.train import main as train_main
 from reid_cckd.config import load_config
-from reid_cckd.engine import load_checkpoint
+from reid_cckd.engine import load_checkpoint, save_checkpoint
 from tests.commands.conftest import recipe, write_config
 
 CCKD = {"alpha": 0.5, "beta": 10.0, "terms": [{"name": "mimic", "loss": "cosine_mimic", "weight": 0.5}]}
@@ -142,6 +142,16 @@ def test_a_finished_run_resumes_to_itself_and_is_not_overwritten(pedestrians: Pa
     assert train_main([str(config)]) == 2
     assert train_main([str(config), "--resume"]) == 0
     assert (tmp_path / "run" / "last.pt").read_bytes() == before
+
+
+def test_a_run_of_a_version_that_kept_one_state_of_chance_is_continued(pedestrians: Path, tmp_path: Path) -> None:
+    config = write_config(tmp_path / "run.yaml", recipe(pedestrians, tmp_path / "run"))
+    assert train_main([str(config)]) == 0
+    last = tmp_path / "run" / "last.pt"
+    content = load_checkpoint(last)
+    (content["rng"],) = content.pop("rng_of_ranks")
+    save_checkpoint(last, content)
+    assert train_main([str(config), "--resume"]) == 0
 
 
 def test_nonfinite_loss_names_the_batch(pedestrians: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -157,6 +157,34 @@ def test_what_is_there_is_not_written_again(source: Manifest, tmp_path: Path) ->
         made(RecordIO(source), tmp_path / "out")
 
 
+def test_every_damaged_image_is_told_also_where_few_are_compared(
+    source: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("reid_cckd.data.targets.REPEATED", 2)
+    source.path(2).write_bytes(b"no image")
+    source.path(5).write_bytes(b"")
+    found = made(PackedImages(source, (8, 4)), tmp_path / "out")
+    assert (found.compared, [bad.row for bad in found.bad]) == (4, [2, 5])
+
+
+@pytest.mark.parametrize("layout", ["recordio", "identities"])
+def test_a_source_that_is_gone_for_a_while_costs_nothing(source: Manifest, tmp_path: Path, layout: str) -> None:
+    out, target = tmp_path / "out", MAKE[layout](source)
+    fill = type(target).fill
+
+    class Unplugged(type(target)):  # type: ignore[misc]
+        def fill(self, part: Path, show: Any) -> None:
+            fill(self, part, show)
+            source.root.rename(tmp_path / "away")
+
+    with pytest.raises(DataError, match="cannot be read: No such file"):
+        made(Unplugged(source, workers=1), out)
+    written = {path for path in (tmp_path / ".out.part").rglob("*") if path.suffix in (".rec", ".jpg", ".png")}
+    assert len(written) == (1 if layout == "recordio" else len(PEOPLE))
+    (tmp_path / "away").rename(source.root)
+    assert made(target, out).compared == len(PEOPLE)
+
+
 @pytest.mark.parametrize("layout", MAKE)
 def test_a_difference_is_found_and_nothing_is_left(source: Manifest, tmp_path: Path, layout: str) -> None:
     out, target = tmp_path / "out", MAKE[layout](source)

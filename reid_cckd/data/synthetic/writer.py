@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import multiprocessing
 import os
 import shutil
@@ -12,7 +11,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import cv2
 import numpy as np
@@ -22,6 +21,7 @@ from tqdm import tqdm
 from reid_cckd.data.folders import describe
 from reid_cckd.data.layouts import read_msmt17
 from reid_cckd.data.manifest import Manifest
+from reid_cckd.data.staging import read_object
 from reid_cckd.data.synthetic.camera import make_camera, make_visit, photograph
 from reid_cckd.data.synthetic.person import Person, make_people
 from reid_cckd.errors import DataError
@@ -73,7 +73,7 @@ def write_pedestrians(
     workers: int | None = None,
     reuse: bool = False,
 ) -> Manifest:
-    """Make a set at ``root`` in place of an older one; ``size`` is (H, W).
+    """Make a set at ``root``, in place of one of the same arguments; ``size`` is (H, W).
 
     A person passes up to six cameras. In test, the first image of a person at each camera is a query, the others are
     the gallery. The same arguments give the same bytes for any number of ``workers`` (default: one per processor).
@@ -81,7 +81,7 @@ def write_pedestrians(
     With ``reuse``, a complete set of the same arguments is left as it is.
 
     Raises:
-        DataError: ``root`` holds something that this function did not write.
+        DataError: ``root`` holds something that this function did not write, or a set of other arguments.
         ValueError: numbers too small for a test split with matches across cameras.
     """
     recipe = Recipe(train_ids, test_ids, images_per_id, cameras, (int(size[0]), int(size[1])), seed)
@@ -94,24 +94,40 @@ ensure_pedestrians = partial(write_pedestrians, reuse=True)
 
 
 def _complete(target: Path, recipe: Recipe) -> Manifest | None:
-    try:
-        if json.loads((target / MARKER).read_text()) == json.loads(json.dumps(asdict(recipe))):
+    if read_object(target / MARKER) == _plain(recipe):
+        with contextlib.suppress(DataError):  # images gone since
             return read_msmt17(target, name=NAME)
-    except (OSError, ValueError, DataError):  # no marker, half a marker, or images gone since
-        pass
     return None
 
 
-def _write(target: Path, recipe: Recipe, workers: int | None) -> Manifest:
+def _plain(recipe: Recipe) -> dict[str, Any]:
+    """As the marker holds it."""
+    return {**asdict(recipe), "size": list(recipe.size)}
+
+
+def _refuse_others(target: Path, recipe: Recipe) -> None:
+    """Raises DataError where a set would take the place of anything but itself, whole or not, of any revision."""
     if target.exists() and not (target / MARKER).is_file() and any(target.iterdir()):
         raise DataError(
             f"Synthetic pedestrians cannot be written to {describe(target)}: without {MARKER} it is not a set made by "
             "this command, and nothing of yours is deleted. Choose an empty or a new folder."
         )
+    before, wanted = read_object(target / MARKER) or {}, _plain(recipe)
+    others = [name for name in before if name != "revision" and before[name] != wanted.get(name)]
+    if others:
+        old, new = (", ".join(f"{name}={numbers.get(name)}" for name in others) for numbers in (before, wanted))
+        raise DataError(
+            f"{target} holds synthetic pedestrians of other numbers ({old}; wanted {new}), and nothing is written over "
+            "them. Choose a new folder, or remove that one."
+        )
+
+
+def _write(target: Path, recipe: Recipe, workers: int | None) -> Manifest:
+    _refuse_others(target, recipe)
     part = target.with_name(f".{target.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     _write_images(part, recipe, workers)
-    write_json(part / MARKER, asdict(recipe))
+    write_json(part / MARKER, _plain(recipe))
     shutil.rmtree(target, ignore_errors=True)
     part.rename(target)
     return read_msmt17(target, name=NAME)

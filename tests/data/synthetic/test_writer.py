@@ -61,14 +61,27 @@ def test_another_seed_draws_other_people_and_places(tmp_path: Path) -> None:
     assert not np.array_equal(read_image(one.path(0)), read_image(two.path(0)))
 
 
-def test_ensure_leaves_a_matching_set_alone_and_replaces_another(tmp_path: Path) -> None:
+def test_ensure_leaves_a_matching_set_alone_and_writes_over_no_other(tmp_path: Path) -> None:
     root = tmp_path / "set"
     first = ensure_pedestrians(root, **SMALL)
     stamp = first.path(0).stat().st_mtime_ns
     assert ensure_pedestrians(root, **SMALL).paths == first.paths
     assert first.path(0).stat().st_mtime_ns == stamp
-    assert ensure_pedestrians(root, **{**SMALL, "train_ids": 4}).counts()["train"].ids == 4
+    before = digest(root)
+    for make in (ensure_pedestrians, write_pedestrians):
+        with pytest.raises(DataError, match=r"of other numbers \(train_ids=3, seed=0; wanted train_ids=4, seed=1\)"):
+            make(root, **{**SMALL, "train_ids": 4, "seed": 1})
+    assert digest(root) == before
     assert not list(tmp_path.glob(".set.part*"))
+
+
+def test_a_set_of_an_older_revision_is_made_anew(tmp_path: Path) -> None:
+    old = tmp_path / "set"
+    ensure_pedestrians(old, **SMALL)
+    marker = json.loads((old / MARKER).read_text())
+    (old / MARKER).write_text(json.dumps({**marker, "revision": 0}))
+    ensure_pedestrians(old, **SMALL)
+    assert json.loads((old / MARKER).read_text()) == marker
 
 
 @pytest.mark.parametrize("how", ["marker", "image", "list"])
