@@ -127,11 +127,11 @@ def _prepare(config: Config, device: torch.device) -> tuple[Trainer, Judge]:
         teacher = build.load_teacher(config)
         build.place(teacher.network, config, device)
         build.rehearse(config, manifest.select("train"), teacher)
-        _judge_teacher(config.teacher, teacher, judge, device)
+        _judge_teacher(config.teacher, teacher, judge)
     return build.build_trainer(config, manifest.select("train"), teacher, device, judge), judge
 
 
-def _judge_teacher(settings: TeacherSettings, teacher: build.Loaded, judge: Judge, device: torch.device) -> None:
+def _judge_teacher(settings: TeacherSettings, teacher: build.Loaded, judge: Judge) -> None:
     """Print what the teacher scores, and refuse one that cannot be told from a network that guesses."""
     judge = judge.for_classes(teacher.classes)
     scores = judge(Teacher(teacher.network))
