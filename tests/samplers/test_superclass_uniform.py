@@ -17,7 +17,7 @@ from tests.reference import samplers as reference
 @st.composite
 def nested(draw: st.DrawFn) -> dict[str, Any]:
     """Superclasses of classes of images, and settings that fit them."""
-    count, groups = draw(st.integers(4, 14)), draw(st.integers(2, 5))
+    count, groups = draw(st.integers(5, 14)), draw(st.integers(2, 5))
     sizes = draw(st.lists(st.integers(1, 9), min_size=count, max_size=count))
     labels = np.random.default_rng(draw(st.integers(0, 99))).permutation(np.repeat(np.arange(count), sizes))
     inner, outer = draw(st.integers(1, 3)), draw(st.integers(1, 3))
