@@ -43,28 +43,28 @@ def over_blocks(work: Callable[[int, int], T], shape: tuple[int, int], pool: Thr
     return pool.map(lambda first: work(first, min(first + height, shape[0])), range(0, shape[0], height))
 
 
-def count_ahead(scores: Floats, matches: Matches) -> Ints:
+def count_ahead(scores: Floats | Tensor, matches: Matches) -> Ints:
     """How many scores of its row stand before each match: higher ones, and those as high in earlier columns."""
-    ahead, equal = count_above(scores, matches.scores, matches.rows)
+    count = count_above_on_device if isinstance(scores, Tensor) else count_above
+    ahead, equal = count(scores, matches.scores, matches.rows)  # type: ignore[arg-type]
     for i in np.flatnonzero(equal > matches.held):
         earlier = scores[matches.rows[i], : max(matches.columns[i], 0)]
-        ahead[i] += np.count_nonzero(earlier == matches.scores[i])
+        ahead[i] += int((earlier == float(matches.scores[i])).sum())
     return ahead
 
 
-def count_ahead_on_device(scores: Tensor, matches: Matches) -> Ints:
-    """`count_ahead` by sorting whole rows, which a GPU does faster than it walks through candidates."""
-    rows, wanted = matches.rows, matches.scores
+def count_above_on_device(scores: Tensor, thresholds: Floats, rows: Ints) -> tuple[Ints, Ints]:
+    """`count_above` by sorting whole rows, which a GPU does faster than it walks through candidates.
+
+    ``rows`` are sorted.
+    """
     within = np.arange(len(rows)) - np.searchsorted(rows, rows)
-    thresholds = np.full((len(scores), within.max(initial=0) + 1), np.inf, dtype=np.float32)
-    thresholds[rows, within] = wanted
-    places = torch.from_numpy(thresholds).to(scores.device)
+    table = np.full((len(scores), within.max(initial=0) + 1), np.inf, dtype=np.float32)
+    table[rows, within] = thresholds
+    places = torch.from_numpy(table).to(scores.device)
     ordered = scores.sort(dim=1).values
     left, right = (torch.searchsorted(ordered, places, right=end).cpu().numpy()[rows, within] for end in (False, True))
-    ahead: Ints = scores.shape[1] - right
-    for i in np.flatnonzero(right - left > matches.held):
-        ahead[i] += int((scores[rows[i], : max(matches.columns[i], 0)] == float(wanted[i])).sum())
-    return ahead
+    return scores.shape[1] - right, right - left
 
 
 def count_above(scores: Floats, thresholds: Floats, rows: Ints) -> tuple[Ints, Ints]:

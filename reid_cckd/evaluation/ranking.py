@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from reid_cckd.evaluation.counting import Matches, count_ahead, count_ahead_on_device, over_blocks
+from reid_cckd.evaluation.counting import Matches, count_ahead, over_blocks
 from reid_cckd.evaluation.rows import BLOCK, Codes, Rows, multiply
 
 Progress = Callable[[int, int], None]  # queries done, queries in all
@@ -180,7 +180,7 @@ def _ahead(
 ) -> Iterable[NDArray[np.int64]]:
     """How many items of this part stand before each true match, in pieces."""
     if scores.device.type != "cpu":
-        return [count_ahead_on_device(scores if lengths is None else scores.div_(lengths), matches)]
+        return [count_ahead(scores if lengths is None else scores.div_(lengths), matches)]
     table, divisors = scores.numpy(), None if lengths is None else lengths.numpy()
 
     def count(first: int, last: int) -> NDArray[np.int64]:

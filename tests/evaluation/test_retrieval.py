@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reid_cckd.evaluation import evaluate_retrieval, ranking
-from reid_cckd.evaluation.counting import count_ahead_on_device
+from reid_cckd.evaluation.counting import count_ahead
 from tests.reference import retrieval as twin
 
 CONVENTIONS = ("torchreid", "market1501")
@@ -105,7 +105,7 @@ def test_sorting_on_a_device_finds_the_same_places(monkeypatch):
     data = tied(8, queries=30, items=200)
     expected = evaluate_retrieval(*data)
     monkeypatch.setattr(
-        ranking, "_ahead", lambda scores, lengths, matches, pool: [count_ahead_on_device(scores / lengths, matches)]
+        ranking, "_ahead", lambda scores, lengths, matches, pool: [count_ahead(scores / lengths, matches)]
     )
     found = evaluate_retrieval(*data)
     np.testing.assert_array_equal(found.ap, expected.ap)
