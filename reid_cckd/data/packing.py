@@ -16,10 +16,12 @@ from tqdm import tqdm
 from reid_cckd.data.images import BadImage, in_threads
 from reid_cckd.data.manifest import Manifest
 from reid_cckd.data.packed import BAD, FORMAT, PIXELS, ROWS, SUM, Packed, checksum, read_bad
-from reid_cckd.data.sources import Numbered, stamp_of
+from reid_cckd.data.sources import Numbered, length_of, stamp_of
 from reid_cckd.data.staging import need_space, read_plan, staged
 from reid_cckd.errors import DataError
 from reid_cckd.files import atomic_path, remove_unfinished, write_json
+
+Show = Callable[[int, int], object]  # of (done, total)
 
 
 def write_packed(
@@ -35,23 +37,16 @@ def write_packed(
     """
     with staged(folder, packed_plan(manifest, size), replace=replace) as part:
         if part is not None:
-            have = (part / PIXELS).stat().st_size if (part / PIXELS).exists() else 0
-            need_space(folder, len(manifest) * 3 * size[0] * size[1] - have)
-            fill_packed(part, manifest, size, workers)
+            stride, have = 3 * size[0] * size[1], max(length_of(part / PIXELS), 0)
+            need_space(folder, len(manifest) * stride - have)
+            options: dict[str, Any] = {"unit": "image", "delay": 1, "leave": False, "disable": None}
+            with tqdm(desc=f"pack {manifest.name}", total=len(manifest), initial=have // stride, **options) as bar:
+                fill_packed(part, manifest, size, workers, lambda done, _: bar.update(done - bar.n))
     return Packed(folder)
 
 
-def fill_packed(
-    part: Path,
-    manifest: Manifest,
-    size: tuple[int, int],
-    workers: int | None = None,
-    show: Callable[[int, int], None] | None = None,
-) -> None:
-    """Write the files of packed images into ``part``, or what a killed call left out.
-
-    ``show(done, total)`` takes the place of a bar.
-    """
+def fill_packed(part: Path, manifest: Manifest, size: tuple[int, int], workers: int | None, show: Show) -> None:
+    """Write the files of packed images into ``part``, or what a killed call left out."""
     _write_pixels(part, manifest, size, workers, show)
     _write_rows(part / ROWS, manifest)
     write_json(part / SUM, checksum(part / PIXELS))
@@ -109,32 +104,23 @@ def _names(manifest: Manifest) -> bytes:
     return "\0".join(paths).encode("utf-8", "surrogateescape")
 
 
-def _write_pixels(
-    part: Path,
-    manifest: Manifest,
-    size: tuple[int, int],
-    workers: int | None,
-    show: Callable[[int, int], None] | None,
-) -> None:
+def _write_pixels(part: Path, manifest: Manifest, size: tuple[int, int], workers: int | None, show: Show) -> None:
     total, stride = len(manifest), 3 * size[0] * size[1]
-    done = ((part / PIXELS).stat().st_size if (part / PIXELS).exists() else 0) // stride
+    done = max(length_of(part / PIXELS), 0) // stride
     bad = [image for image in read_bad(part / BAD, total) if image.row < done]
     black = np.zeros((*size, 3), dtype=np.uint8)
     decoded = in_threads(lambda row: manifest.image_or_reason(row, size), range(done, total), workers)
-    about: dict[str, Any] = {"unit": "image", "delay": 1, "leave": False, "disable": True if show else None}
-    bar = tqdm(decoded, f"pack {manifest.name}", total, initial=done, **about)
     remove_unfinished(part)
     with atomic_path(part / BAD) as kept:
         kept.write_text("".join(map(_line, bad)), encoding="utf-8")
     with (part / BAD).open("a", encoding="utf-8") as faults, (part / PIXELS).open("ab") as pixels:
         pixels.truncate(done * stride)
-        for row, image in enumerate(bar, start=done):
+        for row, image in enumerate(decoded, start=done):
             if isinstance(image, str):
                 faults.write(_line(BadImage(row, manifest.paths[row], image)))
                 faults.flush()  # before its row: what is in the file of pixels has been judged
             pixels.write((black if isinstance(image, str) else image).tobytes())
-            if show:
-                show(row + 1, total)
+            show(row + 1, total)
         pixels.flush()
         os.fsync(pixels.fileno())
 
