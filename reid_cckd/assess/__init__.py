@@ -2,7 +2,7 @@
 
 from reid_cckd.assess.chance import GUESSES, Guess, best_guess
 from reid_cckd.assess.choice import build_judge
-from reid_cckd.assess.classification import ClassificationJudge
+from reid_cckd.assess.classification import ClassificationJudge, held_back
 from reid_cckd.assess.identification import IdentificationJudge
 from reid_cckd.assess.retrieval import PLAIN, Refinement, RetrievalJudge, evaluate_embeddings, protocol, scores
 from reid_cckd.assess.verdict import Judge, Verdict
@@ -22,6 +22,7 @@ __all__ = [
     "best_guess",
     "build_judge",
     "evaluate_embeddings",
+    "held_back",
     "protocol",
     "scores",
 ]

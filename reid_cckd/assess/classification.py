@@ -12,6 +12,7 @@ from torch import nn
 
 from reid_cckd.assess.extraction import Extraction
 from reid_cckd.assess.verdict import Verdict
+from reid_cckd.data import Manifest
 from reid_cckd.engine import on_rank_zero
 from reid_cckd.errors import DataError
 from reid_cckd.evaluation import ClassificationResult, evaluate_classification
@@ -58,13 +59,7 @@ class ClassificationJudge(Extraction):
     @property
     def role(self) -> str:
         """The role of the images that count."""
-        held = [role for role in HELD_BACK if (self.manifest.roles == role).any()]
-        if not held:
-            raise DataError(
-                f"{self.manifest.name} at {self.manifest.root} has no test or val images to classify. Expected a "
-                "data set that holds some back; for query and gallery set evaluation.task: retrieval."
-            )
-        return held[0]
+        return held_back(self.manifest)
 
     def _known(self) -> NDArray[np.int64]:
         if self.classes is None:
@@ -96,3 +91,18 @@ class ClassificationJudge(Extraction):
 
 def _scores(result: ClassificationResult) -> dict[str, float]:
     return {**{f"top{k}": value for k, value in result.accuracy.items()}, "ece": result.ece}
+
+
+def held_back(manifest: Manifest) -> str:
+    """The role of the images that training does not see, of which classes are told.
+
+    Raises:
+        DataError: there are none.
+    """
+    held = [role for role in HELD_BACK if (manifest.roles == role).any()]
+    if not held:
+        raise DataError(
+            f"{manifest.name} at {manifest.root} has no test or val images to classify. Expected a data set that holds "
+            "some back; for query and gallery set evaluation.task: retrieval."
+        )
+    return held[0]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +28,10 @@ class Extraction:
     device: torch.device
     precision: Callable[[], AbstractContextManager[object]]
     _datasets: dict[str, ImageDataset] = field(default_factory=dict, repr=False)
+
+    def for_classes(self, classes: Sequence[int]) -> Self:
+        """The same judge: embeddings are compared without a class head."""
+        return self
 
     def images(self, role: str) -> ImageDataset:
         """The images of a role.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import ClassVar
 
 import numpy as np
@@ -35,15 +34,11 @@ class IdentificationJudge(Extraction):
     def __post_init__(self) -> None:
         assert self.settings.benchmark is not None
         self._benchmark = LAYOUTS["megaface"](self.settings.benchmark)
-        self._scales = _within(self.settings.scales, len(self._benchmark.select("gallery")))
+        _within(self.settings.scales, len(self._benchmark.select("gallery")))  # refuses before anything is trained
 
     def __call__(self, network: nn.Module) -> dict[str, float]:
         """Fractions by name, for the training log."""
         return self._scores(self.evaluate(network))
-
-    def for_classes(self, classes: Sequence[int]) -> IdentificationJudge:
-        """Identification needs no class head."""
-        return self
 
     def verdict(self, network: nn.Module) -> Verdict:
         """Rank-1 and TPR at every scale."""
@@ -65,16 +60,15 @@ class IdentificationJudge(Extraction):
         Raises:
             DataError: nobody has two photos, or an embedding is not finite.
         """
-        rows = {}
-        for role in ("query", "gallery"):
-            dataset = self.images_of(role, self._benchmark.select(role))
-            rows[role] = dataset.manifest.labels, self.rows(network, dataset, self.settings.on, self.settings.flip)
-        (people, probes), (_, distractors) = rows["query"], rows["gallery"]
-        scales = _within(self._scales, len(distractors))
+        photos, others = (self.images_of(role, self._benchmark.select(role)) for role in ("query", "gallery"))
+        probes, distractors = (
+            self.rows(network, one, self.settings.on, self.settings.flip) for one in (photos, others)
+        )
+        scales = _within(self.settings.scales, len(distractors))
         order = np.random.default_rng(ORDER_SEED).permutation(len(distractors))
+        asked = (probes, photos.manifest.labels, distractors, scales, self.settings.ranks, FPRS)
         try:
-            rated = partial(evaluate_identification, probes, people, distractors, scales, self.settings.ranks, FPRS)
-            return on_rank_zero(lambda: rated(order=order, device=self.device))
+            return on_rank_zero(lambda: evaluate_identification(*asked, order=order, device=self.device))
         except ValueError as error:
             raise DataError(f"{self._benchmark.root}: {error}") from error
 

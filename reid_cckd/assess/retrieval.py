@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any, ClassVar
@@ -44,10 +44,6 @@ class RetrievalJudge(Extraction):
     def __call__(self, network: nn.Module) -> dict[str, float]:
         """Fractions by name, for the training log."""
         return scores(self.evaluate(*self.embed(network)))
-
-    def for_classes(self, classes: Sequence[int]) -> RetrievalJudge:
-        """Retrieval needs no class head."""
-        return self
 
     def verdict(self, network: nn.Module) -> Verdict:
         """Scores and protocol."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -32,10 +31,6 @@ class VerificationJudge(Extraction):
     def __call__(self, network: nn.Module) -> dict[str, float]:
         """Fractions by name, for the training log."""
         return _scores(self.evaluate(network))
-
-    def for_classes(self, classes: Sequence[int]) -> VerificationJudge:
-        """Pairs need no class head."""
-        return self
 
     def verdict(self, network: nn.Module) -> Verdict:
         """Accuracy and TAR of every set."""

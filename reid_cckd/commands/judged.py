@@ -7,12 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from reid_cckd import build
 from reid_cckd.assess import Judge, build_judge
 from reid_cckd.commands.reporting import cost, counts, score_table
-from reid_cckd.commands.subjects import TEST_KEYS, refuse_others, usual_output
+from reid_cckd.commands.subjects import open_checkpoint, usual_output
 from reid_cckd.config import Config, config_from_dict, to_dict
-from reid_cckd.engine import is_embeddings, load_checkpoint, local_device, pick_device, rank
+from reid_cckd.engine import is_embeddings, load_checkpoint, rank
 from reid_cckd.errors import ConfigError
 from reid_cckd.files import write_json
 from reid_cckd.models import Embedder
@@ -33,17 +32,14 @@ def test_judged(arguments: argparse.Namespace, task: str) -> None:
     Raises:
         UserError: an option of retrieval, a key that cannot be changed here, or data that does not fit.
     """
-    source, overrides = arguments.source, arguments.overrides
+    source = arguments.source
     for name in ("gallery", "rerank", "expand", "bootstrap", "compare", "save_embeddings"):
         if getattr(arguments, name) is not None:
             raise ConfigError(f"--{name.replace('_', '-')} is of retrieval, and {source} is for {task}.")
-    refuse_others(overrides, TEST_KEYS)
-    loaded = build.load_network(source)
-    config = config_from_dict(to_dict(loaded.config), str(source), overrides)
-    device = local_device(pick_device(config.train.device))
-    judge = build_judge(config, build.read_manifest(config.data), device).for_classes(loaded.classes)
+    tested = open_checkpoint(source, arguments.overrides)
+    judge = build_judge(tested.config, tested.manifest, tested.device).for_classes(tested.classes)
     folder = arguments.output or usual_output(source)
-    report = report_judged(build.place(loaded.network, config, device), config, judge, loaded.sha256, folder)
+    report = report_judged(tested.network, tested.config, judge, tested.sha256, folder)
     if arguments.json and rank() == 0:
         write_json(arguments.json, report)
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from reid_cckd import build
-from reid_cckd.assess import RetrievalJudge
+from reid_cckd.assess import RetrievalJudge, held_back
 from reid_cckd.config import Config, Evaluation, config_from_dict, to_dict
 from reid_cckd.data import Manifest
 from reid_cckd.engine import Embeddings, check_alike, is_embeddings, local_device, pick_device
@@ -36,6 +36,18 @@ class Subject:
     manifest: Manifest | None = None
 
 
+@dataclass(frozen=True)
+class Tested:
+    """A network in its place, and the data that it is tested on; ``classes``: the labels of its head."""
+
+    network: Embedder
+    config: Config
+    manifest: Manifest
+    device: torch.device
+    classes: list[int]
+    sha256: str
+
+
 def source_of(text: str) -> Path:
     """A path as it was given; the folder of a run stands for its last.pt."""
     path = Path(text)
@@ -58,14 +70,31 @@ def open_subject(source: Path, overrides: Sequence[str] = (), gallery: Path | No
     return _from_checkpoint(source, overrides)
 
 
+def open_checkpoint(source: Path, overrides: Sequence[str] = ()) -> Tested:
+    """The network of a checkpoint, and what it is to be tested on.
+
+    Raises:
+        UserError: no such file, a key that cannot be changed here, or other files on other processes.
+    """
+    refuse_others(overrides, TEST_KEYS)
+    loaded = build.load_network(source)
+    config = config_from_dict(to_dict(loaded.config), str(source), overrides)
+    device = local_device(pick_device(config.train.device))
+    manifest = build.read_manifest(config.data)
+    check_alike({"The checkpoint": loaded.sha256, "The data": f"{manifest.name} of {len(manifest):,} images"})
+    network = build.place(loaded.network, config, device)
+    return Tested(network, config, manifest, device, loaded.classes, loaded.sha256)
+
+
 def embed_tested(source: Path, overrides: Sequence[str] = ()) -> Embeddings:
-    """What a checkpoint makes of the images it is tested on: a gallery, or the test images of classes.
+    """What a checkpoint makes of the images it is tested on: a gallery, or those of classes that were held back.
 
     Raises:
         UserError: no such file, a key that cannot be changed here, or a data set without such images.
     """
-    network, _, judge, sha256 = _load(source, overrides)
-    return judge.embed_role(network, "test" if len(judge.manifest.select("test")) else "gallery", sha256)
+    tested = open_checkpoint(source, overrides)
+    role = "gallery" if len(tested.manifest.select("gallery")) else held_back(tested.manifest)
+    return _retrieval_judge(tested).embed_role(tested.network, role, tested.sha256)
 
 
 def usual_output(source: Path) -> Path:
@@ -103,19 +132,13 @@ def _from_folder(source: Path, overrides: Sequence[str], gallery: Path | None) -
 
 
 def _from_checkpoint(source: Path, overrides: Sequence[str]) -> Subject:
-    network, config, judge, sha256 = _load(source, overrides)
-    return subject_of(source.parent.name, network, config, judge, sha256)
+    tested = open_checkpoint(source, overrides)
+    return subject_of(source.parent.name, tested.network, tested.config, _retrieval_judge(tested), tested.sha256)
 
 
-def _load(source: Path, overrides: Sequence[str]) -> tuple[Embedder, Config, RetrievalJudge, str]:
-    refuse_others(overrides, TEST_KEYS)
-    loaded = build.load_network(source)
-    config = config_from_dict(to_dict(loaded.config), str(source), overrides)
-    device = local_device(pick_device(config.train.device))
-    manifest = build.read_manifest(config.data)
-    check_alike({"The checkpoint": loaded.sha256, "The data": f"{manifest.name} of {len(manifest):,} images"})
-    judge = RetrievalJudge(manifest, config.evaluation, config.data, device, build.precision(config, device))
-    return build.place(loaded.network, config, device), config, judge, loaded.sha256
+def _retrieval_judge(tested: Tested) -> RetrievalJudge:
+    config, device = tested.config, tested.device
+    return RetrievalJudge(tested.manifest, config.evaluation, config.data, device, build.precision(config, device))
 
 
 def refuse_others(overrides: Sequence[str], allowed: tuple[str, ...]) -> None:
