@@ -1,10 +1,12 @@
-"""Two more layouts of Omniglot as MSMT17, to measure on.
+"""Three more layouts of Omniglot as MSMT17, to measure on.
 
 python benchmarks/omniglot.py split FOLDER OTHER      the split inside out: tests on three alphabets that the first
                                                       one trains on, and trains on its test alphabets, each turned
                                                       four ways, and on the two alphabets that remain
 python benchmarks/omniglot.py faces FOLDER FACES      MegaFace's layout: the test characters as they are are the
                                                       people, turned by 90, 180 and 270 degrees the distractors
+python benchmarks/omniglot.py classes FOLDER CLASSES  train/CLASS/* and test/CLASS/*: the 544 training characters, to
+                                                      be told from what the last four drawers of each wrote
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from reid_cckd.assess import PLAIN
-from reid_cckd.commands.console import make_parser, run
+from reid_cckd.commands.console import make_parser, run, take_overrides
 from reid_cckd.commands.reporting import ranked_row
 from reid_cckd.commands.subjects import Subject, open_subject, source_of
 from reid_cckd.commands.test import announce, comparison, refuse_other_images
@@ -31,9 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = make_parser("compare", text, EXAMPLES)
     parser.add_argument("teacher", type=source_of, help="a run's folder, a checkpoint, or a folder of embeddings")
     parser.add_argument("student", type=source_of, help="another of the same images")
-    parser.add_argument(
-        "overrides", nargs="*", default=[], metavar="key=value", help="data.* and evaluation.* keys to change"
-    )
+    take_overrides(parser, "data.* and evaluation.* keys to change")
     parser.add_argument("-k", type=int, default=10, help="neighbours whose agreement is measured (default 10)")
     parser.add_argument("--rows", type=int, default=6, help="queries on the picture sheet; 0 draws none (default 6)")
     parser.add_argument("--output", type=Path, required=True, help="where report.json and worse.png go")

@@ -52,6 +52,11 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Name
     return arguments
 
 
+def take_overrides(parser: argparse.ArgumentParser, text: str) -> None:
+    """Let a command take key=value arguments, as ``overrides``; ``text`` is their help."""
+    parser.add_argument("overrides", nargs="*", default=[], metavar="key=value", help=text)
+
+
 def make_parser(name: str, description: str, examples: str) -> argparse.ArgumentParser:
     """A parser whose help ends with examples."""
     return argparse.ArgumentParser(

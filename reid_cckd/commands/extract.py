@@ -12,7 +12,7 @@ from typing import Any
 
 from reid_cckd import build
 from reid_cckd.assess import RetrievalJudge
-from reid_cckd.commands.console import make_parser, run
+from reid_cckd.commands.console import make_parser, run, take_overrides
 from reid_cckd.commands.progress import progress, readable_bytes, readable_seconds
 from reid_cckd.commands.subjects import source_of
 from reid_cckd.config import Config, config_from_dict, to_dict
@@ -37,9 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     text = "Keep a network's embeddings of a data set in a folder. Interrupted, the same command goes on where it was."
     parser = make_parser("extract", text, EXAMPLES)
     parser.add_argument("network", help="a run's folder, last.pt or best.pt; or the name of a timm model")
-    parser.add_argument(
-        "overrides", nargs="*", default=[], metavar="key=value", help="data.*, evaluation.on, evaluation.flip, ..."
-    )
+    take_overrides(parser, "data.*, evaluation.on, evaluation.flip, ...")
     parser.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="a new folder")
     parser.add_argument(
         "--roles",

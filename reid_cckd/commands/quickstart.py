@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from reid_cckd.commands.console import make_parser, run
+from reid_cckd.commands.console import make_parser, run, take_overrides
 from reid_cckd.commands.reporting import score_table
 from reid_cckd.commands.train import train
 from reid_cckd.config import Config, load_config
@@ -38,9 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Entry of the command."""
     text = "Draw synthetic pedestrians, train a teacher and three students, and compare them. Interrupted, it resumes."
     parser = make_parser("quickstart", text, EXAMPLES)
-    parser.add_argument(
-        "overrides", nargs="*", default=[], metavar="key=value", help="applied to all four configurations"
-    )
+    take_overrides(parser, "applied to all four configurations")
     parser.add_argument(
         "--configs", type=Path, default=Path("configs/quickstart"), help="folder of the four YAML files"
     )

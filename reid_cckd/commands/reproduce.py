@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from reid_cckd.commands.console import make_parser, run
+from reid_cckd.commands.console import make_parser, run, take_overrides
 from reid_cckd.commands.figures import draw_figures
 from reid_cckd.commands.study_table import render, tabulate
 from reid_cckd.commands.sweep import Sweep
@@ -32,9 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     text = "Train what a table of the paper needs, evaluate it, and write Markdown, CSV, JSON and plots."
     parser = make_parser("reproduce", text, EXAMPLES)
     parser.add_argument("table", help="table1 ... table8")
-    parser.add_argument(
-        "overrides", nargs="*", default=[], metavar="key=value", help="of the study, or else of all its runs"
-    )
+    take_overrides(parser, "of the study, or else of all its runs")
     parser.add_argument("--data", metavar="ROOT", help="the data set's folder: data.root of all runs")
     parser.add_argument("--seeds", type=int, metavar="N", help="seeds 0 to N - 1 instead of the study's")
     parser.add_argument("--scale", choices=SCALES, default="paper", help="the paper's data, or small sets (paper)")

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from reid_cckd import build
-from reid_cckd.commands.console import make_parser, run
+from reid_cckd.commands.console import make_parser, run, take_overrides
 from reid_cckd.commands.study_table import render, tabulate
 from reid_cckd.commands.train import check_same, train
 from reid_cckd.config.expansion import StudyRun, expand_study
@@ -34,9 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     text = "Train every run of a study and write table.md, table.csv and table.json: mean ± std over the seeds."
     parser = make_parser("sweep", text, EXAMPLES)
     parser.add_argument("study", type=Path, help="a YAML file, such as those in configs/studies/")
-    parser.add_argument(
-        "overrides", nargs="*", default=[], metavar="key=value", help="of the study, or else of all its runs"
-    )
+    take_overrides(parser, "of the study, or else of all its runs")
     parser.add_argument("--dry-run", action="store_true", help="list the runs and how far each is, and train nothing")
     parser.add_argument("--table", action="store_true", help="write the table of what has finished, and train nothing")
     parser.add_argument(

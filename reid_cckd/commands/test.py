@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from reid_cckd.assess import PLAIN, Refinement, evaluate_embeddings
-from reid_cckd.commands.console import make_parser, run
+from reid_cckd.commands.console import make_parser, run, take_overrides
 from reid_cckd.commands.judged import task_of, test_judged
 from reid_cckd.commands.progress import progress, readable_bytes, readable_seconds
 from reid_cckd.commands.protocols import pooled, test_otherwise
@@ -52,9 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     text = "Evaluate a checkpoint on its own data set or another, or evaluate embeddings kept by extract."
     parser = make_parser("test", text, EXAMPLES)
     parser.add_argument("source", type=source_of, help="a run's folder, last.pt or best.pt; or a folder of embeddings")
-    parser.add_argument(
-        "overrides", nargs="*", default=[], metavar="key=value", help="data.* and evaluation.* keys to change"
-    )
+    take_overrides(parser, "data.* and evaluation.* keys to change")
     parser.add_argument("--gallery", type=Path, metavar="FOLDER", help="take the gallery from these embeddings")
     parser.add_argument(
         "--protocol", choices=PROTOCOLS, default="retrieval", help="what is measured (default retrieval)"

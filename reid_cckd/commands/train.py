@@ -11,7 +11,7 @@ import torch
 
 from reid_cckd import build
 from reid_cckd.assess import GUESSES, Judge, RetrievalJudge, best_guess, build_judge
-from reid_cckd.commands.console import make_parser, run
+from reid_cckd.commands.console import make_parser, run, take_overrides
 from reid_cckd.commands.judged import report_judged
 from reid_cckd.commands.reporting import counts_table, print_balance, print_scores, report_retrieval
 from reid_cckd.config import Config, dump_config, load_config, to_dict
@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Entry of the command."""
     parser = make_parser("train", "Train what a YAML file describes; key=value arguments win over the file.", EXAMPLES)
     parser.add_argument("config", type=Path, help="a YAML file, such as those in configs/")
-    parser.add_argument("overrides", nargs="*", default=[], metavar="key=value", help="for example optim.lr=1e-3")
+    take_overrides(parser, "for example optim.lr=1e-3")
     parser.add_argument(
         "--balance", action="store_true", help="print each term's share of loss and gradient, every epoch"
     )

@@ -28,9 +28,8 @@ def format_table(
     """Lines without a trailing newline: numbers flush right, text flush left, ``-`` where a row has no value.
 
     ``columns``: keys in order, named by `score_heading`, or key -> heading; by default every key in order of
-    appearance. Values under ``percent``
-    are fractions and printed times 100 with one decimal. A pair of numbers is a mean and a standard deviation, None
-    where a single value has none.
+    appearance. Values under ``percent`` are fractions and printed times 100 with one decimal. A pair of numbers is a
+    mean and a standard deviation, None where a single value has none.
     No rows give the heading alone.
     """
     headings = _headings(rows, columns)
