@@ -32,6 +32,7 @@ setup(
         "numpy>=1.26",
         "pillow>=10",
         "matplotlib>=3.8",
+        "threadpoolctl>=3.1",
         "tqdm>=4.66",
     ],
     extras_require={"test": TEST, "dev": DEV},

@@ -1,8 +1,8 @@
 """How near evaluation comes to the bare matrix product, and to its peers. `python benchmarks/evaluation.py --quick`.
 
-The floor multiplies the same float32 rows in the same chunks by the same routine and keeps nothing. Floor and ours
-take turns; times are medians, and ours over floor is the median of the ratios of neighbours. Memory is what ours needs
-beyond its inputs.
+The floor multiplies the same float32 rows by the same routine, in chunks large enough that larger ones gain little,
+and keeps nothing. Floor and ours take turns; times are medians, and ours over floor is the median of the ratios of
+neighbours. Memory is what ours needs beyond its inputs.
 
 --cpu takes processor seconds instead of seconds: the choice for a machine that others use too, with OMP_NUM_THREADS=1
 so that waiting threads do not count.
@@ -28,8 +28,8 @@ import numpy as np
 import torch
 from evaluation_peers import clustered, faiss_top_one, retrieval_peers
 
-from reid_cckd.evaluation import evaluate_identification, evaluate_retrieval, identification, ranking
-from reid_cckd.evaluation.rows import BLOCK, multiply
+from reid_cckd.evaluation import evaluate_identification, evaluate_retrieval
+from reid_cckd.evaluation.products import multiply
 
 Row = dict[str, Any]
 Work = Callable[[], object]
@@ -94,7 +94,7 @@ def retrieval(
     data = clustered(queries, items, people, width, noise)
     row, found = race(
         name,
-        lambda: product_floor(data.query, data.gallery, ranking.chunk_size(items), BLOCK),
+        lambda: product_floor(data.query, data.gallery),
         lambda: evaluate_retrieval(data.query, data.gallery, *data.lists),
         rounds,
     )
@@ -112,26 +112,24 @@ def megaface(name: str, distractors: int, rounds: int) -> Row:
     probes += 1.6 * random.standard_normal(probes.shape, dtype=np.float32)
     others = random.standard_normal((distractors, 512), dtype=np.float32)
     scales = sorted({10, 100, 1_000, 10_000, min(100_000, distractors), distractors})
-    step = identification._SCORES // identification._TILE
     row, _ = race(
         name,
-        lambda: product_floor(probes, others, step, identification._TILE, gallery_first=True),
+        lambda: product_floor(probes, others),
         lambda: evaluate_identification(probes, ids, others, scales),
         rounds,
     )
     return row | {"peers": {"faiss exact top 1": faiss_top_one(probes, others)}}
 
 
-def product_floor(query: np.ndarray, gallery: np.ndarray, chunk: int, block: int, gallery_first: bool = False) -> None:
-    """The products alone, in the order and the chunks that the evaluator uses."""
+def product_floor(query: np.ndarray, gallery: np.ndarray, chunk: int = 1024, block: int = 16384) -> None:
+    """The products alone."""
     left, right = torch.from_numpy(query), torch.from_numpy(gallery)
-    chunk = min(chunk, len(left))
-    buffer = torch.empty(chunk, block if gallery_first else len(right))
-    pairs = [(a, b) for a in range(0, len(left), chunk) for b in range(0, len(right), block)]
-    for a, b in sorted(pairs, key=lambda pair: pair[::-1]) if gallery_first else pairs:
-        rows, items = left[a : a + chunk], right[b : b + block]
-        at = 0 if gallery_first else b
-        multiply(rows, items, buffer[: len(rows), at : at + len(items)])
+    buffer = torch.empty(chunk, block)
+    for b in range(0, len(right), block):
+        items = right[b : b + block]
+        for a in range(0, len(left), chunk):
+            rows = left[a : a + chunk]
+            multiply(rows, items, buffer[: len(rows), : len(items)])
 
 
 def race(name: str, floor: Work, ours: Work, rounds: int) -> tuple[Row, Any]:

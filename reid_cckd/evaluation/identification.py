@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import math
 import threading
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -14,21 +16,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from reid_cckd.evaluation.counting import count_above, count_above_on_device, over_blocks
+from reid_cckd.evaluation.counting import blocks, count_above, count_above_on_device
+from reid_cckd.evaluation.products import multiply, workers
 from reid_cckd.evaluation.ranking import Progress
-from reid_cckd.evaluation.rows import (
-    Embeddings,
-    Ids,
-    Rows,
-    choose_device,
-    codes_of,
-    exact_float32,
-    multiply,
-    same_length,
-)
+from reid_cckd.evaluation.rows import Embeddings, Ids, Rows, choose_device, codes_of, exact_float32, same_length
 
 _TILE = 24_000  # distractors scored together; rows of scores a power of two apart would share cache lines
-_SCORES = 24 * 2**20  # scores held at a time: 96 MiB
+_SCORES = 24 * 2**20  # scores held by up to four threads: 96 MiB; more threads hold as much each
 
 
 @dataclass(frozen=True)
@@ -86,8 +80,8 @@ def evaluate_identification(
     ``ignored``: (M,) true for distractors known to be wrong; they count in N and never score above anything.
     ``order``: the rows of ``distractors`` that count, in the order in which they do; by default all, as they come.
 
-    The distractors are read once, in order, for all scales, ranks and rates; 96 MiB of scores are held at a time and
-    8 bytes per impostor score above the highest of ``fprs``. ``progress(done, total)`` counts distractors.
+    The distractors are read once, in order, for all scales, ranks and rates; 96 MiB of scores are held by up to four
+    threads, and 8 bytes per impostor score above the highest of ``fprs``. ``progress(done, total)`` counts distractors.
 
     Raises:
         ValueError: no person with two photos, fewer distractors than a scale, different widths or lengths, a row that
@@ -99,13 +93,12 @@ def evaluate_identification(
     photos, others = Rows(probes, "probes", place), Rows(distractors, "distractors", place, measure=False)
     scales = sorted({int(scale) for scale in scales})
     _check(photos, others, probe_ids, scales, ranks, fprs, ignored, order)
-    with exact_float32(place):
+    with exact_float32(place), workers() as pool:
         pairs = _mates(photos, codes_of(probe_ids, "probe_ids"))
         highest = _Highest(_accepted(max(fprs, default=0), len(photos) * scales[-1]) + 1)
         run = _Pass(photos, others, ignored, order, pairs, max(ranks), highest)
         above, tpr = {}, {}
-        for start, stop in _tiles(scales):
-            run.add(start, stop)
+        for stop in run.over(_tiles(scales), pool):
             if progress is not None:
                 progress(stop, scales[-1])
             if stop in scales:
@@ -148,6 +141,21 @@ def _tiles(scales: Sequence[int]) -> Iterator[tuple[int, int]]:
     return itertools.pairwise([0, *(edge for edge in edges if edge > 0)])
 
 
+def scores_held(threads: int | None = None) -> int:
+    """Scores that all threads together hold at a time."""
+    threads = threads or torch.get_num_threads()
+    return threads * max(_SCORES // threads, _SCORES // 4)
+
+
+@dataclass(frozen=True)
+class _Tile:
+    """Distractors as they are, their lengths, and which of them are ignored."""
+
+    rows: Tensor
+    lengths: Tensor
+    wrong: Tensor | None
+
+
 class _Pass:
     """One pass over the distractors: for each pair how many score above it, and the highest impostor scores.
 
@@ -169,26 +177,34 @@ class _Pass:
         self.ignored, self.order = ignored, order
         self.deepest, self.highest = deepest, highest
         self.above = np.zeros(len(pairs.scores), dtype=np.int64)
-        self.buffer = torch.empty(_SCORES, device=photos.device)
+        threads = torch.get_num_threads() if photos.device.type == "cpu" else 1
+        self.buffers: SimpleQueue[Tensor] = SimpleQueue()
+        for _ in range(threads):
+            self.buffers.put(torch.empty(scores_held(threads) // threads, device=photos.device))
+        most = max(1, scores_held(threads) // threads // _TILE)
+        self.step = math.ceil(len(photos) / (threads * math.ceil(len(photos) / most / threads)))
 
-    def add(self, start: int, stop: int) -> None:
-        """Score distractors ``start`` ... ``stop`` against all probes."""
+    def over(self, tiles: Iterable[tuple[int, int]], pool: Executor) -> Iterator[int]:
+        """Score tile after tile, and give the end of each once it is counted; meanwhile the next one is read."""
+        begun: list[Future[None]] = []
+        last = 0
+        for start, stop in tiles:
+            tile = self._read(start, stop)
+            if last:
+                self._finish(begun)
+                yield last
+            begun, last = self._begin(tile, pool), stop
+        self._finish(begun)
+        yield last
+
+    def _read(self, start: int, stop: int) -> _Tile:
         numbers = None if self.order is None else self.order[start:stop]
         rows, wrong = self._rows(start, stop, numbers), None
         ignored = None if self.ignored is None else self.ignored[slice(start, stop) if numbers is None else numbers]
         if ignored is not None and ignored.any():
             wrong = torch.from_numpy(ignored).to(rows.device)
             rows = rows.masked_fill(wrong[:, None], 1.0)  # they may be zero vectors, which `measure` refuses
-        lengths = self.others.measure(rows, start, numbers)
-        step = max(1, _SCORES // len(rows))
-        for first in range(0, len(self.photos), step):
-            queries = self.photos.unit(first, first + step)
-            scores = self.buffer[: len(queries) * len(rows)].view(len(queries), len(rows))
-            multiply(queries, rows, scores)
-            if wrong is not None:
-                scores[:, wrong] = -torch.inf
-            count = self._count if scores.device.type == "cpu" else self._count_on_device
-            count(scores, lengths, first)
+        return _Tile(rows, self.others.measure(rows, start, numbers), wrong)
 
     def _rows(self, start: int, stop: int, numbers: NDArray[np.int64] | None) -> Tensor:
         if numbers is None:
@@ -196,24 +212,47 @@ class _Pass:
         values = self.others.values
         return values[torch.from_numpy(numbers).to(values.device)].to(self.others.device, torch.float32)
 
-    def _count(self, scores: Tensor, lengths: Tensor, first: int) -> None:
-        table, divisors, bounds = scores.numpy(), lengths.numpy(), self.pairs.bounds[first:]
+    def _begin(self, tile: _Tile, pool: Executor) -> list[Future[None]]:
+        starts = range(0, len(self.photos), self.step)
+        if self.photos.device.type == "cpu":
+            return [pool.submit(self._score, tile, first) for first in starts]
+        for first in starts:
+            self._score(tile, first)
+        return []
 
-        def count(start: int, stop: int) -> None:
-            similarities = table[start:stop] / divisors
+    def _finish(self, begun: list[Future[None]]) -> None:
+        for work in begun:
+            work.result()
+
+    def _score(self, tile: _Tile, first: int) -> None:
+        """Score a tile against some of the probes, in a buffer that no other thread uses."""
+        queries, buffer = self.photos.unit(first, first + self.step), self.buffers.get()
+        try:
+            scores = buffer[: len(queries) * len(tile.rows)].view(len(queries), len(tile.rows))
+            multiply(queries, tile.rows, scores)
+            count = self._count if scores.device.type == "cpu" else self._count_on_device
+            count(scores, tile, first)
+        finally:
+            self.buffers.put(buffer)
+
+    def _count(self, scores: Tensor, tile: _Tile, first: int) -> None:
+        table, divisors, bounds = scores.numpy(), tile.lengths.numpy(), self.pairs.bounds[first:]
+        for block in blocks(*table.shape):
+            similarities = table[block.start : block.stop] / divisors
+            if tile.wrong is not None:
+                similarities[:, tile.wrong.numpy()] = -np.inf
             self.highest.add(similarities.ravel())
-            own = slice(bounds[start], bounds[stop])
+            own = slice(bounds[block.start], bounds[block.stop])
             open_pairs = own.start + np.flatnonzero(self.above[own] < self.deepest)
             if len(open_pairs):
-                rows = np.searchsorted(bounds, open_pairs, side="right") - 1 - start
+                rows = np.searchsorted(bounds, open_pairs, side="right") - 1 - block.start
                 self.above[open_pairs] += count_above(similarities, self.pairs.scores[open_pairs], rows)[0]
 
-        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-            list(over_blocks(count, table.shape, pool))
-
-    def _count_on_device(self, scores: Tensor, lengths: Tensor, first: int) -> None:
+    def _count_on_device(self, scores: Tensor, tile: _Tile, first: int) -> None:
         """The same counts, of all pairs."""
-        scores.div_(lengths)
+        scores = scores / tile.lengths
+        if tile.wrong is not None:
+            scores[:, tile.wrong] = -torch.inf
         self.highest.add(scores[scores > float(self.highest.least)].cpu().numpy())
         bounds = self.pairs.bounds[first : first + len(scores) + 1]
         own, rows = slice(bounds[0], bounds[-1]), np.repeat(np.arange(len(scores)), np.diff(bounds))

@@ -7,7 +7,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from reid_cckd.evaluation.ranking import Relevance, product_chunks
+from reid_cckd.evaluation.products import product_chunks
+from reid_cckd.evaluation.ranking import Relevance
 from reid_cckd.evaluation.rows import Embeddings, Ids, exact_float32, same_length, shared_codes, two_sets
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from reid_cckd.evaluation.ranking import product_chunks
+from reid_cckd.evaluation.products import product_chunks
 from reid_cckd.evaluation.rows import Embeddings, Ids, exact_float32, same_length, shared_codes, two_sets
 from reid_cckd.evaluation.verification import threshold_at
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import torch
 
 from reid_cckd.evaluation import identification
-from reid_cckd.evaluation.ranking import chunk_size
+from reid_cckd.evaluation.products import chunk_size, multiply
 from reid_cckd.evaluation.reranking import Reranking
-from reid_cckd.evaluation.rows import BLOCK, choose_device, multiply
+from reid_cckd.evaluation.rows import BLOCK, choose_device
 from reid_cckd.evaluation.verification import similarities
 
 _OVERHEAD = 1.3  # time of counting ranks beside the product
@@ -36,8 +36,8 @@ def predict_retrieval(queries: int, items: int, width: int, reranking: Reranking
 
     Linear in either set but for the time of re-ranking, which compares all rows with all.
     """
-    chunk = min(chunk_size(items), queries)
-    scores = 4 * chunk * (2 * items + width) + 4 * width * min(items, BLOCK)  # two chunks take turns
+    held = min(3 * chunk_size(queries, items), queries)  # three chunks take turns
+    scores = 4 * held * (items + width) + 4 * width * min(items, BLOCK)
     columns = 40 * (queries + items) + _PER_MATCH * items
     if reranking is None:
         return Prediction(scores + columns, queries * items * width)
@@ -50,7 +50,7 @@ def predict_retrieval(queries: int, items: int, width: int, reranking: Reranking
 def predict_identification(probes: int, distractors: int, width: int, highest_fpr: float = 1e-4) -> Prediction:
     """Of `evaluate_identification`, whose distractors may lie on disk."""
     kept = 8 * int(highest_fpr * probes * distractors)  # twice the scores above the highest rate
-    scores = 4 * identification._SCORES + 4 * width * min(identification._TILE, distractors)
+    scores = 4 * identification.scores_held() + 8 * width * min(identification._TILE, distractors)  # of two tiles
     return Prediction(scores + kept + 4 * width * probes, probes * distractors * width)
 
 

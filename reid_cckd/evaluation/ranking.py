@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,14 +13,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from reid_cckd.evaluation.counting import Matches, count_ahead, over_blocks
-from reid_cckd.evaluation.rows import BLOCK, Codes, Rows, multiply
+from reid_cckd.evaluation.rows import Codes
 
 Progress = Callable[[int, int], None]  # queries done, queries in all
 Add = Callable[[Tensor], object]
 Waiting = Callable[[], NDArray[np.int64]]
-
-_SCORES = 16 * 2**20  # scores of a chunk, of which two are held: 128 MiB
-_FEWEST = 16  # queries in a chunk, however long the gallery
 
 
 @dataclass(frozen=True)
@@ -79,17 +75,18 @@ class Positions:
 
 def match_positions(
     chunks: Iterable[tuple[int, Tensor]],
-    lengths: Tensor | None,
+    lengths: Tensor,
     relevance: Relevance,
+    pool: Executor,
     progress: Progress | None = None,
     part: range | None = None,
     add: Add = lambda values: values,
 ) -> Positions:
     """Rank every true match exactly, from scores that come a chunk of queries at a time.
 
-    A chunk is overwritten here, and counted while the next one is made: it must stay until the next but one is asked
-    for. Items are ranked by descending score, each divided by its entry in ``lengths``; equal ones keep the gallery's
-    order, as a stable sort does.
+    A chunk is overwritten here, and counted by ``pool`` while the next one is made: it must stay until the next but one
+    is asked for. Items are ranked by descending score, each divided by its entry in ``lengths``; equal ones keep the
+    gallery's order, as a stable sort does.
 
     Where the scores are those of a ``part`` of the gallery, ``add`` sums a tensor over all parts in place: of a chunk
     the scores of the true matches are exchanged and how many items of each part lie above them.
@@ -97,54 +94,29 @@ def match_positions(
     part = range(len(relevance.order)) if part is None else part
     places, counts = [], []
     waiting: Waiting | None = None
-    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        for start, scores in chunks:
-            pairs = relevance.pairs(start, start + len(scores))
-            counts.append(np.bincount(pairs.rows, minlength=len(scores)))
-            begun = _begin(scores, lengths, pairs, part, add, pool)
-            if waiting is not None:
-                places.append(waiting())
-            waiting = begun
-            if progress is not None:
-                progress(start + len(scores), len(relevance.counts))
+    for start, scores in chunks:
+        pairs = relevance.pairs(start, start + len(scores))
+        counts.append(np.bincount(pairs.rows, minlength=len(scores)))
+        begun = _begin(scores, lengths, pairs, part, add, pool)
         if waiting is not None:
             places.append(waiting())
+        waiting = begun
+        if progress is not None:
+            progress(start + len(scores), len(relevance.counts))
+    if waiting is not None:
+        places.append(waiting())
     offsets = np.concatenate([[0], np.cumsum(np.concatenate(counts))])
     return Positions(np.concatenate(places), offsets)
 
 
-def product_chunks(query: Rows, gallery: Rows, chunk: int | None = None) -> Iterator[tuple[int, Tensor]]:
-    """(first query, (chunk, gallery) products of unit queries with gallery rows as they are) in turn.
-
-    Divided by ``gallery.lengths`` they are cosine similarities: that spares a normalised copy of the gallery, and the
-    consumer can do it on the way. Two buffers of ``chunk`` x gallery float32 take turns.
-    """
-    size = min(chunk or chunk_size(len(gallery)), len(query))
-    buffers = itertools.cycle([torch.empty(size, len(gallery), device=query.device) for _ in range(2)])
-    for start in range(0, len(query), size):
-        rows = query.unit(start, start + size)
-        products = next(buffers)[: len(rows)]
-        for a in range(0, len(gallery), BLOCK):
-            items = gallery.raw(a, a + BLOCK)
-            multiply(rows, items, products[:, a : a + len(items)])
-        yield start, products
-
-
-def chunk_size(gallery_size: int) -> int:
-    """Queries scored together when the caller does not say."""
-    return max(_FEWEST, _SCORES // gallery_size)
-
-
-def _begin(
-    scores: Tensor, lengths: Tensor | None, pairs: Pairs, part: range, add: Add, pool: ThreadPoolExecutor
-) -> Waiting:
+def _begin(scores: Tensor, lengths: Tensor, pairs: Pairs, part: range, add: Add, pool: Executor) -> Waiting:
     """Begin to rank the true matches of a chunk; what is returned waits for their places."""
     junk = _inside(pairs.junk_columns, part)
     table, divisors = (_lean(values) for values in (scores, lengths))
     table[pairs.junk_rows[junk], pairs.junk_columns[junk] - part.start] = -torch.inf
     rows, columns, held = pairs.rows, pairs.columns - part.start, _inside(pairs.columns, part)
     wanted = np.zeros(len(rows), dtype=np.float32)
-    found = table[rows[held], columns[held]] / (1 if divisors is None else divisors[columns[held]])
+    found = table[rows[held], columns[held]] / divisors[columns[held]]
     wanted[held] = found if isinstance(found, np.ndarray) else found.cpu().numpy()
     wanted = _added(wanted, scores.device, add)  # each match lies in one part, so this adds zeros to it
     counted = _ahead(scores, lengths, Matches(rows, columns, held, wanted), pool)
@@ -158,9 +130,9 @@ def _begin(
     return places
 
 
-def _lean(values: Tensor | None) -> Any:
+def _lean(values: Tensor) -> Any:
     """On the CPU the same as a numpy array, whose small steps leave no threads behind that wait for more."""
-    return values.numpy() if values is not None and values.device.type == "cpu" else values
+    return values.numpy() if values.device.type == "cpu" else values
 
 
 def _added(values: NDArray[Any], device: torch.device, add: Add) -> NDArray[Any]:
@@ -175,16 +147,13 @@ def _inside(columns: NDArray[np.int64], part: range) -> NDArray[np.bool_]:
     return (columns >= part.start) & (columns < part.stop)
 
 
-def _ahead(
-    scores: Tensor, lengths: Tensor | None, matches: Matches, pool: ThreadPoolExecutor
-) -> Iterable[NDArray[np.int64]]:
+def _ahead(scores: Tensor, lengths: Tensor, matches: Matches, pool: Executor) -> Iterable[NDArray[np.int64]]:
     """How many items of this part stand before each true match, in pieces."""
     if scores.device.type != "cpu":
-        return [count_ahead(scores if lengths is None else scores.div_(lengths), matches)]
-    table, divisors = scores.numpy(), None if lengths is None else lengths.numpy()
+        return [count_ahead(scores, lengths, matches)]
+    table, divisors = scores.numpy(), lengths.numpy()
 
     def count(first: int, last: int) -> NDArray[np.int64]:
-        block = table[first:last] if divisors is None else table[first:last] / divisors
-        return count_ahead(block, matches.between(first, last))
+        return count_ahead(table[first:last], divisors, matches.between(first, last))
 
     return over_blocks(count, table.shape, pool)

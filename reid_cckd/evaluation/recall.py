@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from reid_cckd.evaluation.ranking import Positions, Progress, Relevance, match_positions, product_chunks
+from reid_cckd.evaluation.products import product_chunks, workers
+from reid_cckd.evaluation.ranking import Positions, Progress, Relevance, match_positions
 from reid_cckd.evaluation.rows import Embeddings, Ids, codes_of, exact_float32, same_length, two_sets
 
 
@@ -61,9 +62,10 @@ def evaluate_recall(
     same_length(embeddings=embeddings, ids=ids)
     rows, _ = two_sets(embeddings, embeddings[:1], device, ("embeddings", "embeddings"))
     codes, own = codes_of(ids, "ids"), np.arange(len(rows))
-    with exact_float32(rows.device):
+    with exact_float32(rows.device), workers() as pool:
         relevance = Relevance(codes, codes, own, own)
-        positions = match_positions(product_chunks(rows, rows, chunk), rows.lengths, relevance, progress)
+        chunks = product_chunks(rows, rows, chunk, pool)
+        positions = match_positions(chunks, rows.lengths, relevance, pool, progress)
     if not positions.counts.any():
         raise ValueError("ids: every id has a single row, so there is nothing to find")
     return _score(positions, ranks)

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from reid_cckd.evaluation.neighbours import best_of
-from reid_cckd.evaluation.ranking import chunk_size, product_chunks
-from reid_cckd.evaluation.rows import BLOCK, Rows, multiply
+from reid_cckd.evaluation.products import chunk_size, multiply, product_chunks
+from reid_cckd.evaluation.rows import BLOCK, Rows
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
@@ -112,7 +112,7 @@ class _Both:
 
     def similarities(self) -> Iterator[Tensor]:
         """(chunk, Q + G) cosine similarities of all rows to all rows, in turn."""
-        size = chunk_size(len(self))
+        size = chunk_size(len(self), len(self))
         for part in (self.query, self.gallery):
             for start in range(0, len(part), size):
                 rows = part.unit(start, start + size)

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from reid_cckd.evaluation.ranking import Positions, Progress, Relevance, match_positions, product_chunks
+from reid_cckd.evaluation.products import product_chunks, workers
+from reid_cckd.evaluation.ranking import Positions, Progress, Relevance, match_positions
 from reid_cckd.evaluation.reranking import Reranking, reranked_chunks
 from reid_cckd.evaluation.rows import Codes, Embeddings, Ids, exact_float32, same_length, shared_codes, two_sets
 
@@ -81,7 +82,8 @@ def evaluate_retrieval(
     so its numbers are to be compared with their like only.
 
     ``device`` (default: the gallery's, then the query's) computes the float32 products; ``chunk`` queries at a time
-    need chunk x G x 8 bytes there (default: 128 MiB in all). ``progress(done, total)`` is called after each chunk.
+    need chunk x G x 12 bytes there (default: at most 288 MiB, but for galleries of millions). ``progress(done, total)``
+    is called after each chunk.
 
     Raises:
         ValueError: an empty set, different widths or lengths, a row that is zero or not finite (with its number),
@@ -96,11 +98,12 @@ def evaluate_retrieval(
     same_length(gallery=items, gallery_ids=gallery_ids, gallery_cameras=gallery_cameras)
     query_tags, gallery_tags, policy = camera_tags(query_cameras, gallery_cameras, cameras)
     relevance = Relevance(*shared_codes(query_ids, gallery_ids, names), query_tags, gallery_tags)
-    with exact_float32(queries.device):
+    with exact_float32(queries.device), workers() as pool:
         if reranking is None:
-            positions = match_positions(product_chunks(queries, items, chunk), items.lengths, relevance, progress)
+            chunks, lengths = product_chunks(queries, items, chunk, pool), items.lengths
         else:
-            positions = match_positions(reranked_chunks(queries, items, reranking, chunk), None, relevance, progress)
+            chunks, lengths = reranked_chunks(queries, items, reranking, chunk), torch.ones(len(items))
+        positions = match_positions(chunks, lengths, relevance, pool, progress)
     if not positions.counts.any():
         raise ValueError(no_match(relevance, query_tags, gallery_tags))
     return score_positions(positions, ranks, convention, policy, len(items), reranking)

@@ -8,7 +8,8 @@ from typing import TypeVar
 import torch
 from torch import distributed as dist
 
-from reid_cckd.evaluation.ranking import Progress, Relevance, chunk_size, match_positions, product_chunks
+from reid_cckd.evaluation.products import chunk_size, product_chunks, workers
+from reid_cckd.evaluation.ranking import Progress, Relevance, match_positions
 from reid_cckd.evaluation.retrieval import (
     CameraPolicy,
     Convention,
@@ -67,9 +68,9 @@ def evaluate_sharded(
     query_tags, gallery_tags, policy = camera_tags(query_cameras, gallery_cameras, cameras)
     codes = shared_codes(query_ids, gallery_ids, ("query_ids", "gallery_ids"))
     relevance = Relevance(*codes, query_tags, gallery_tags)
-    with exact_float32(place):
-        chunks = product_chunks(queries, items, chunk or chunk_size(len(gallery)))
-        positions = match_positions(chunks, items.lengths, relevance, progress, own, dist.all_reduce)
+    with exact_float32(place), workers() as pool:
+        chunks = product_chunks(queries, items, chunk or chunk_size(len(queries), len(gallery)), pool)
+        positions = match_positions(chunks, items.lengths, relevance, pool, progress, own, dist.all_reduce)
     if not positions.counts.any():
         raise ValueError(no_match(relevance, query_tags, gallery_tags))
     return score_positions(positions, ranks, convention, policy, len(gallery), None)

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from reid_cckd.evaluation.ranking import Pairs, Relevance, product_chunks
+from reid_cckd.evaluation.products import product_chunks
+from reid_cckd.evaluation.ranking import Pairs, Relevance
 from reid_cckd.evaluation.retrieval import CameraPolicy, camera_tags
 from reid_cckd.evaluation.rows import Embeddings, Ids, exact_float32, same_length, shared_codes, two_sets
 
