@@ -1,4 +1,4 @@
-"""Counting scores above thresholds, many rows at once."""
+"""Counting scores above thresholds, many rows at once, in both ways."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -9,7 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from reid_cckd.evaluation.counting import Matches, count_above, count_ahead, over_blocks
+from reid_cckd.evaluation.counting import (
+    Matches,
+    _count_among_few,
+    _count_in_sorted,
+    count_above,
+    count_ahead,
+    over_blocks,
+)
 
 FLOATS = st.floats(-1, 1, width=32) | st.sampled_from([0.0, -0.0, 0.5, 0.5000001, 1e-38, -np.inf])
 TABLES = arrays.arrays(np.float32, st.tuples(st.integers(1, 6), st.integers(1, 40)), elements=FLOATS)
@@ -18,9 +25,16 @@ TABLES = arrays.arrays(np.float32, st.tuples(st.integers(1, 6), st.integers(1, 4
 def check(scores, thresholds, rows=None):
     scores = np.atleast_2d(scores)
     rows = np.zeros(len(thresholds), int) if rows is None else np.sort(rows)
-    above, equal = count_above(scores.copy(), thresholds, rows)
-    np.testing.assert_array_equal(above, (scores[rows] > thresholds[:, None]).sum(1))
-    np.testing.assert_array_equal(equal, (scores[rows] == thresholds[:, None]).sum(1))
+    least = np.array([thresholds[rows == row].min(initial=np.inf) for row in range(len(scores))], np.float32)
+    ways = (
+        count_above,
+        lambda s, *rest: _count_among_few(s, least, *rest),
+        lambda s, *rest: _count_in_sorted(s, least, *rest),
+    )
+    for count in ways:
+        above, equal = count(scores.copy(), thresholds, rows)
+        np.testing.assert_array_equal(above, (scores[rows] > thresholds[:, None]).sum(1))
+        np.testing.assert_array_equal(equal, (scores[rows] == thresholds[:, None]).sum(1))
 
 
 @given(TABLES, st.integers(0, 9), st.integers(0, 99))
