@@ -5,8 +5,8 @@ For unit rows u (student) and v (teacher) and a kernel k of their dot products, 
     rows_i = sum_j w_ij D_ij^2,   D_ij = k(u_i . u_j) - k(v_i . v_j),
 
 and the gradient of sum_i g_i rows_i is 2 sum_j (g_i w_ij + g_j w_ji) D_ij k'(u_i . u_j) u_j. D is symmetric, so
-only tiles on and above the diagonal are formed, each serving both of its row blocks: two matrix products in place of
-the three (student, teacher, gradient) of the plain formula. Tiles stay in the cache, nothing of size n x n exists.
+only tiles on and above the diagonal are formed, each serving its rows and its columns: little more than two matrix
+products in place of the three (student, teacher, gradient) of the plain formula. Nothing of size n x n exists.
 
 The gradient for equal g, all that mean and sum reducers need, is found on the way forward and scaled on the way
 back. For any other g, or a second backward, the pass is repeated with g in its place.
@@ -27,8 +27,9 @@ from reid_cckd.losses.precision import full_precision
 Weights = Callable[[slice, slice], Tensor]  # the tile w[i, j] of pair weights
 Phi = Callable[[Tensor, Tensor], Tensor]
 Step = Callable[..., None]  # `compare_`, or what does the same
-TILE_ROWS = 384  # on CPU a tile stays in the cache of a core
-BLOCK_ELEMENTS = 2**19  # wide rows come in blocks of at most 2 MB, of which a few exist at a time
+Sides = tuple[Tensor, Tensor]  # some rows of the student and the teacher's rows of the same instances
+TILE_ROWS, TILE_COLUMNS = 256, 1024  # on CPU: low tiles waste little beside the diagonal, long ones mean few calls
+COLUMN_ELEMENTS = 2**20  # embeddings that stand for the columns of a tile take at most 4 MB
 ACCELERATOR_TILE_ROWS = 2048  # a tile that keeps an accelerator busy, 16 MB
 
 
@@ -65,16 +66,26 @@ def compiled_step() -> Step:
 
 
 class Rows:
-    """Rows of which blocks can be had at unit length, without a copy of all of them."""
+    """Rows of which some can be had at unit length, without a copy of all of them.
 
-    def __init__(self, rows: Tensor, normalize: bool) -> None:
-        self.rows, self.blocks = rows, blocks(rows)
+    ``blocks`` are slices that cover all rows, as high as a tile; ``groups`` are runs of blocks, as many as it is wide.
+    """
+
+    def __init__(self, rows: Tensor, normalize: bool, tile: tuple[int, int]) -> None:
+        self.rows, count = rows, len(rows)
+        self.blocks, self.groups = (slices(count, size) for size in tile)
         self.scale = inverse_norms(rows) if normalize else None
-        self.longest = max(index.stop - index.start for index in self.blocks)
-        self._buffers = [rows.new_empty(self.longest, rows.shape[1]) for _ in range(2)] if normalize else []
+        self._buffers = [rows.new_empty(min(size, count), rows.shape[1]) for size in tile] if normalize else []
 
-    def block(self, index: slice, buffer: int = 0) -> Tensor:
-        """The block, scaled; valid until the next one is asked of the same of two buffers."""
+    def block(self, index: slice) -> Tensor:
+        """One of ``blocks``, scaled; valid until the next one is asked for."""
+        return self._scaled(index, 0)
+
+    def group(self, index: slice) -> Tensor:
+        """One of ``groups``, scaled; valid until the next one is asked for."""
+        return self._scaled(index, 1)
+
+    def _scaled(self, index: slice, buffer: int) -> Tensor:
         if self.scale is None:
             return self.rows[index]
         place = self._buffers[buffer][: index.stop - index.start]
@@ -90,14 +101,19 @@ class Rows:
             part.addcmul_(unit, along, value=-1).mul_(self.scale[index])
 
 
-def blocks(rows: Tensor) -> list[slice]:
-    """Slices of nearly equal size that cover all rows."""
-    count, width = rows.shape
-    most = ACCELERATOR_TILE_ROWS
-    if rows.device.type == "cpu":
-        most = max(min(TILE_ROWS, BLOCK_ELEMENTS // max(width, 1)), 1)
-    size = math.ceil(count / math.ceil(count / most))
+def slices(count: int, size: int) -> list[slice]:
+    """Slices of ``size`` that cover 0 ... count; the last may be shorter."""
     return [slice(start, min(start + size, count)) for start in range(0, count, size)]
+
+
+def tile_of(student: Tensor, teacher: Tensor) -> tuple[int, int]:
+    """Rows and columns of a tile: nearly equal parts of all rows, and a multiple of them."""
+    count, width = len(student), max(student.shape[1], teacher.shape[1], 1)
+    rows, columns = ACCELERATOR_TILE_ROWS, ACCELERATOR_TILE_ROWS
+    if student.device.type == "cpu":
+        rows, columns = TILE_ROWS, min(TILE_COLUMNS, COLUMN_ELEMENTS // width)
+    rows = math.ceil(count / math.ceil(count / rows))
+    return rows, max(columns // rows, 1) * rows
 
 
 class _Sweep:
@@ -110,44 +126,56 @@ class _Sweep:
         self, kernel: Kernel, student: Tensor, teacher: Tensor, upstream: Tensor | None, gradient: Tensor | None
     ) -> None:
         self.kernel, self.upstream, self.gradient = kernel, upstream, gradient
-        self.mine, self.theirs = Rows(student, kernel.normalize), Rows(teacher, kernel.normalize)
+        tile = tile_of(student, teacher)
+        self.mine, self.theirs = (Rows(rows, kernel.normalize, tile) for rows in (student, teacher))
         self.sums = student.new_zeros(len(student))
         self._tiles = student.new_empty(4, 0)
 
     def within(self, weights: Weights | None) -> None:
-        """All pairs of the batch."""
-        for position, i in enumerate(self.mine.blocks):
-            student_i, teacher_i = self.mine.block(i), self.theirs.block(i)
-            for j in self.mine.blocks[position:]:
-                mirrored = i != j
-                student_j = self.mine.block(j, buffer=1) if mirrored else student_i
-                teacher_j = self.theirs.block(j, buffer=1) if mirrored else teacher_i
-                square, pull = self._tile(student_i, student_j, teacher_i, teacher_j)
-                self._add_sums(square, weights, i, j)
-                if mirrored:
-                    self._add_sums(square.T, weights, j, i)
-                if self.gradient is None:
-                    continue
-                if weights is not None or self.upstream is not None:
-                    pull *= 0.5 * (self._share(weights, i, j) + self._share(weights, j, i).T)
-                self.gradient[i].addmm_(pull, student_j, alpha=4)
-                if mirrored:
-                    self.gradient[j].addmm_(pull.T, student_i, alpha=4)
+        """All pairs of the batch, by tiles on and above the diagonal."""
+        for group in self.mine.groups:
+            student, teacher = self.mine.group(group), self.theirs.group(group)
+            for i in self.mine.blocks:
+                if i.start >= group.stop:
+                    break
+                height, before = i.stop - i.start, i.start - group.start
+                if before < 0:  # the tile lies above the diagonal
+                    rows = self.mine.block(i), self.theirs.block(i)
+                    self._pairs(i, group, rows, (student, teacher), 0, weights)
+                else:  # it begins with a square on the diagonal
+                    columns = student[before:], teacher[before:]
+                    rows = columns[0][:height], columns[1][:height]
+                    self._pairs(i, slice(i.start, group.stop), rows, columns, height, weights)
+
+    def _pairs(
+        self, i: slice, j: slice, rows: Sides, columns: Sides, square_part: int, weights: Weights | None
+    ) -> None:
+        """The pairs (i, j) of a tile and (j, i) of what lies right of its ``square_part`` on the diagonal."""
+        square, pull = self._tile(rows, columns)
+        rest = slice(j.start + square_part, j.stop)
+        self._add_sums(square, weights, i, j)
+        self._add_sums(square[:, square_part:].T, weights, rest, i)
+        if self.gradient is None:
+            return
+        if weights is not None or self.upstream is not None:
+            pull *= 0.5 * (self._share(weights, i, j) + self._share(weights, j, i).T)
+        self.gradient[i].addmm_(pull, columns[0], alpha=4)
+        self.gradient[rest].addmm_(pull[:, square_part:].T, rows[0], alpha=4)
 
     def against(self, past: Past) -> None:
         """All pairs of a row of the batch and a row held constant."""
-        past_mine = Rows(past.student, self.kernel.normalize)
-        past_theirs = Rows(past.teacher, self.kernel.normalize)
-        for j in past_mine.blocks:
-            student_j, teacher_j = past_mine.block(j), past_theirs.block(j)
+        tile = tile_of(past.student, past.teacher)
+        student, teacher = (Rows(rows, self.kernel.normalize, tile) for rows in (past.student, past.teacher))
+        for j in student.groups:
+            columns = student.group(j), teacher.group(j)
             for i in self.mine.blocks:
-                square, pull = self._tile(self.mine.block(i), student_j, self.theirs.block(i), teacher_j)
+                square, pull = self._tile((self.mine.block(i), self.theirs.block(i)), columns)
                 self._add_sums(square, past.weights, i, j)
                 if self.gradient is None:
                     continue
                 if past.weights is not None or self.upstream is not None:
                     pull *= self._share(past.weights, i, j)
-                self.gradient[i].addmm_(pull, student_j, alpha=2)
+                self.gradient[i].addmm_(pull, columns[0], alpha=2)
 
     def finish(self) -> Tensor:
         """The row sums; the gradient becomes that of the rows as they were given."""
@@ -155,16 +183,14 @@ class _Sweep:
             self.mine.chain_(self.gradient)
         return self.sums
 
-    def _tile(
-        self, student_i: Tensor, student_j: Tensor, teacher_i: Tensor, teacher_j: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def _tile(self, rows: Sides, columns: Sides) -> tuple[Tensor, Tensor]:
         """D^2 and D k' of a tile, valid until the next tile."""
-        shape = len(student_i), len(student_j)
+        shape = len(rows[0]), len(columns[0])
         if self._tiles.shape[1] < math.prod(shape):
             self._tiles = self.sums.new_empty(4, math.prod(shape))
         one, two, difference, pull = (flat[: math.prod(shape)].view(shape) for flat in self._tiles)
-        torch.mm(student_i, student_j.T, out=one)
-        torch.mm(teacher_i, teacher_j.T, out=two)
+        torch.mm(rows[0], columns[0].T, out=one)
+        torch.mm(rows[1], columns[1].T, out=two)
         (self.kernel.step or compare_)(self.kernel.profile, one, two, difference, pull)
         return difference.square_(), pull
 

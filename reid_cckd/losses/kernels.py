@@ -49,21 +49,23 @@ class Polynomial(NamedTuple):
 
     def compare_(self, student: Tensor, teacher: Tensor, difference: Tensor, pull: Tensor) -> None:
         """Write D = k(student) - k(teacher) and D k'(student); all four tiles are written over, none is made."""
-        self._horner_(student, value=difference, slope=pull)
-        self._horner_(teacher, value=student)
+        factors = self.coefficients[1:]
+        _horner_(factors * torch.arange(1, len(factors) + 1, device=factors.device), student, out=pull)
+        _horner_(factors, student, out=difference).mul_(student)
+        _horner_(factors, teacher, out=student).mul_(teacher)
         difference.sub_(student)
         pull.mul_(difference)
 
-    def _horner_(self, dots: Tensor, value: Tensor, slope: Tensor | None = None) -> None:
-        *rest, last = self.coefficients[1:].unbind()
-        value.fill_(last)
-        if slope is not None:
-            slope.fill_(last)
-        for coefficient in reversed(rest):
-            value.mul_(dots).add_(coefficient)
-            if slope is not None:
-                slope.mul_(dots).add_(value)
-        value.mul_(dots)
+
+def _horner_(coefficients: Tensor, dots: Tensor, out: Tensor) -> Tensor:
+    """sum_p coefficients[p] * dots**p, written to ``out``."""
+    *rest, last = coefficients.unbind()
+    if not rest:
+        return out.fill_(last)
+    torch.mul(dots, last, out=out).add_(rest.pop())
+    for coefficient in reversed(rest):
+        out.mul_(dots).add_(coefficient)
+    return out
 
 
 class Exponential(NamedTuple):

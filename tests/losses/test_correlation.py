@@ -51,6 +51,7 @@ def expected(name: str, student: Tensor, teacher: Tensor, **options: Any) -> np.
 def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     """Several tiles, the last of them short, in every test."""
     monkeypatch.setattr(fused, "TILE_ROWS", 3)
+    monkeypatch.setattr(fused, "TILE_COLUMNS", 6)
 
 
 @pytest.mark.parametrize("count", [2, 3, 7])
@@ -99,6 +100,7 @@ def test_gradient_through_listed_pairs(name: str) -> None:
 @pytest.mark.parametrize("name", ["taylor 2", "exact", "bilinear"])
 def test_float32_is_exact_to_a_millionth(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fused, "TILE_ROWS", 64)
+    monkeypatch.setattr(fused, "TILE_COLUMNS", 128)
     student, teacher = rows(200, width=256), rows(200, width=384, seed=1)
     student = student + 2 * student[:1]  # correlations away from zero
     results = []
@@ -271,6 +273,7 @@ class LargestTensor(TorchDispatchMode):
 @pytest.mark.parametrize("options", [{}, {"within_weight": 2.0}], ids=["all pairs", "by class"])
 def test_nothing_of_size_n_squared_is_made(options: dict[str, float], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fused, "TILE_ROWS", 16)
+    monkeypatch.setattr(fused, "TILE_COLUMNS", 32)
     count, width = 256, 8
     student = rows(count, width).requires_grad_()
     loss = CorrelationCongruenceLoss(reducer=reducers.ThresholdReducer(low=1e-4), **options)
@@ -317,6 +320,7 @@ def test_finite_rows_of_any_length_never_give_nan(scale: float) -> None:
 
 def test_a_model_with_the_loss_compiles(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fused, "TILE_ROWS", 16)
+    monkeypatch.setattr(fused, "TILE_COLUMNS", 32)
     torch.manual_seed(0)
     model, images, teacher = torch.nn.Linear(8, 5), torch.randn(40, 8), torch.randn(40, 6)
     loss, fast = CorrelationCongruenceLoss(), CorrelationCongruenceLoss(compile=True)
