@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from reid_cckd.evaluation.counting import blocks, count_above, count_above_on_device
-from reid_cckd.evaluation.products import multiply, workers
+from reid_cckd.evaluation.products import empty, multiply, workers
 from reid_cckd.evaluation.ranking import Progress
 from reid_cckd.evaluation.rows import Embeddings, Ids, Rows, choose_device, codes_of, exact_float32, same_length
 
@@ -180,7 +180,7 @@ class _Pass:
         threads = torch.get_num_threads() if photos.device.type == "cpu" else 1
         self.buffers: SimpleQueue[Tensor] = SimpleQueue()
         for _ in range(threads):
-            self.buffers.put(torch.empty(scores_held(threads) // threads, device=photos.device))
+            self.buffers.put(empty(scores_held(threads) // threads, photos.device))
         most = max(1, scores_held(threads) // threads // _TILE)
         self.step = math.ceil(len(photos) / (threads * math.ceil(len(photos) / most / threads)))
 

@@ -36,7 +36,7 @@ def predict_retrieval(queries: int, items: int, width: int, reranking: Reranking
 
     Linear in either set but for the time of re-ranking, which compares all rows with all.
     """
-    held = min(3 * chunk_size(queries, items), queries)  # three chunks take turns
+    held = min(2 * chunk_size(queries, items), queries)  # two chunks take turns
     scores = 4 * held * (items + width) + 4 * width * min(items, BLOCK)
     columns = 40 * (queries + items) + _PER_MATCH * items
     if reranking is None:

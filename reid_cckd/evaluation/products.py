@@ -7,7 +7,7 @@ import itertools
 import math
 from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -16,8 +16,8 @@ from torch import Tensor
 
 from reid_cckd.evaluation.rows import BLOCK, Rows
 
-_MOST, _FEWEST = 512, 16  # queries in a chunk: more are not multiplied faster, fewer much slower
-_SCORES = 24 * 2**20  # of a chunk where the gallery is long, of which three are held: 288 MiB
+_MOST, _FEWEST = 1024, 16  # queries in a chunk: more are not multiplied faster, fewer much slower
+_SCORES = 48 * 2**20  # of a chunk where the gallery is long, of which two are held: 384 MiB
 
 
 @contextlib.contextmanager
@@ -33,26 +33,27 @@ def product_chunks(
     """(first query, (chunk, gallery) products of unit queries with gallery rows as they are) in turn.
 
     Divided by ``gallery.lengths`` they are cosine similarities: that spares a normalised copy of the gallery, and the
-    consumer can do it on the way. Three buffers take turns: a chunk stays as it is until the next but one is asked for.
-    With a ``pool`` (of `workers`) the next chunk is made while one is consumed.
+    consumer can do it on the way. Two buffers take turns: a chunk stays as it is until the next but one is asked for.
+    A ``pool`` (of `workers`) multiplies block by block, beside whatever else it was given.
     """
     size = min(chunk or chunk_size(len(query), len(gallery)), len(query))
-    buffers = itertools.cycle([torch.empty(size, len(gallery), device=query.device) for _ in range(3)])
-    begun: deque[tuple[int, Tensor, list[Future[None]]]] = deque()
+    buffers = itertools.cycle([empty(size * len(gallery), query.device).view(size, -1) for _ in range(2)])
     for start in range(0, len(query), size):
         rows = query.unit(start, start + size)
         products = next(buffers)[: len(rows)]
-        begun.append((start, products, _begin(rows, gallery, products, pool)))
-        if pool is None or len(begun) > 1:
-            yield _finished(*begun.popleft())
-    while begun:
-        yield _finished(*begun.popleft())
+        _fill(products, rows, gallery, pool)
+        yield start, products
 
 
 def chunk_size(queries: int, items: int) -> int:
     """Queries scored together when the caller does not say: about as many each time."""
     most = max(_FEWEST, min(_MOST, _SCORES // items))
     return math.ceil(queries / math.ceil(queries / most))
+
+
+def empty(count: int, device: torch.device) -> Tensor:
+    """Float32 numbers to be written; on the CPU numpy's, which come in huge pages where the system has them."""
+    return torch.from_numpy(np.empty(count, np.float32)) if device.type == "cpu" else torch.empty(count, device=device)
 
 
 def multiply(left: Tensor, right: Tensor, out: Tensor) -> None:
@@ -66,22 +67,12 @@ def multiply(left: Tensor, right: Tensor, out: Tensor) -> None:
         torch.mm(left, right.T, out=out)
 
 
-def _begin(rows: Tensor, gallery: Rows, products: Tensor, pool: Executor | None) -> list[Future[None]]:
-    """Multiply block by block, in the pool where there is one; a device does not make us wait anyway."""
-
-    def fill(start: int) -> None:
+def _fill(products: Tensor, rows: Tensor, gallery: Rows, pool: Executor | None) -> None:
+    def multiply_block(start: int) -> None:
         items = gallery.raw(start, start + BLOCK)
         multiply(rows, items, products[:, start : start + len(items)])
 
-    blocks = range(0, len(gallery), BLOCK)
-    if pool is not None and products.device.type == "cpu":
-        return [pool.submit(fill, start) for start in blocks]
-    for start in blocks:
-        fill(start)
-    return []
-
-
-def _finished(start: int, products: Tensor, work: list[Future[None]]) -> tuple[int, Tensor]:
-    for part in work:
-        part.result()
-    return start, products
+    starts = range(0, len(gallery), BLOCK)
+    alone = pool is None or products.device.type != "cpu"
+    work = map(multiply_block, starts) if alone else pool.map(multiply_block, starts)  # type: ignore[union-attr]
+    deque(work, maxlen=0)  # until all is done

@@ -82,7 +82,7 @@ def evaluate_retrieval(
     so its numbers are to be compared with their like only.
 
     ``device`` (default: the gallery's, then the query's) computes the float32 products; ``chunk`` queries at a time
-    need chunk x G x 12 bytes there (default: at most 288 MiB, but for galleries of millions). ``progress(done, total)``
+    need chunk x G x 8 bytes there (default: at most 384 MiB, but for galleries of millions). ``progress(done, total)``
     is called after each chunk.
 
     Raises:
