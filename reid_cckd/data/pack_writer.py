@@ -36,6 +36,7 @@ def write_pack(
     idx = rec.with_suffix(".idx")
     done, end = _resume(rec, idx)
     write = _insightface if kind == "insightface" else _im2rec
+    first = 1 if kind == "insightface" else 0  # key of the first image
     with rec.open("ab") as records, idx.open("a") as index:
         for key, content in write(labels, read, done, workers):
             framed = frame(content)
@@ -44,7 +45,7 @@ def write_pack(
             index.write(f"{key}\t{end}\n")
             index.flush()
             end += len(framed)
-            progress(min(key, len(labels)), len(labels))
+            progress(min(key + 1 - first, len(labels)), len(labels))
         os.fsync(records.fileno())
     if kind == "insightface":
         rec.with_name("property").write_text(f"{labels.max() + 1},{size[0]},{size[1]}\n")

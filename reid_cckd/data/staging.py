@@ -23,8 +23,8 @@ def staged(target: Path, plan: Mapping[str, Any], *, replace: bool = False) -> I
     """Yield the hidden folder in which ``target`` is written, or None when it is there and of the same plan.
 
     ``plan``: everything that decides about what is written, as JSON can hold it. The folder of a call that was killed
-    or ran out of space is yielded again to a call of the same plan, with what it holds; another plan begins anew. With
-    ``replace``, a complete folder of another plan makes way once the new one is complete.
+    or ran out of space is yielded again to a call of the same plan, with what it holds; another plan begins anew and
+    says so. With ``replace``, a complete folder of another plan makes way once the new one is complete.
 
     Raises:
         DataError: ``target`` holds something else. UserError: no space left, or the folder cannot be written.
@@ -37,9 +37,7 @@ def staged(target: Path, plan: Mapping[str, Any], *, replace: bool = False) -> I
                 return
             _refuse_strangers(target, replace)
             part = target.with_name(f".{target.name}.part")
-            if read_plan(part) != plan:
-                shutil.rmtree(part, ignore_errors=True)
-                write_json(part / PLAN, plan)
+            _begin(part, plan)
             yield part
             old = target.with_name(f".{target.name}.old")
             shutil.rmtree(old, ignore_errors=True)
@@ -47,6 +45,18 @@ def staged(target: Path, plan: Mapping[str, Any], *, replace: bool = False) -> I
                 target.rename(old)
             part.rename(target)
             shutil.rmtree(old, ignore_errors=True)
+
+
+def _begin(part: Path, plan: Mapping[str, Any]) -> None:
+    """Go on with what is in the hidden folder, or begin anew where that is of another plan."""
+    before = read_plan(part)
+    if before == plan:
+        return
+    if before is not None:
+        other = ", ".join(key for key in sorted({*before, *plan}) if before.get(key) != plan.get(key))
+        print(f"{part} holds unfinished work that was begun otherwise ({other}); it is removed and begun anew.")
+    shutil.rmtree(part, ignore_errors=True)
+    write_json(part / PLAN, plan)
 
 
 def need_space(folder: Path, needed: int, files: int = 0) -> None:

@@ -144,6 +144,36 @@ def test_a_killed_process_is_continued_to_the_same_bytes(source: Manifest, tmp_p
     assert not (tmp_path / ".out.part").exists()
 
 
+def test_unfinished_work_of_another_plan_is_not_dropped_in_silence(
+    source: Manifest, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = (3, PackedImages(source, (8, 4), workers=1), tmp_path / "out")
+    child = multiprocessing.get_context("fork").Process(target=die_after, args=arguments)
+    child.start()
+    child.join()
+    made(PackedImages(source, (8, 4)), tmp_path / "out")
+    assert "unfinished" not in capsys.readouterr().out
+    shutil.move(tmp_path / "out", tmp_path / ".other.part")
+    made(PackedImages(source, (4, 4)), tmp_path / "other")
+    told = capsys.readouterr().out
+    assert f"{tmp_path / '.other.part'} holds unfinished work that was begun otherwise (size)" in told
+
+
+@pytest.mark.parametrize("layout", [*MAKE, "im2rec"])
+def test_progress_ends_where_the_work_ends(source: Manifest, tmp_path: Path, layout: str) -> None:
+    seen: list[tuple[str, int, int]] = []
+
+    @contextlib.contextmanager
+    def told(title: str, unit: str) -> Iterator[Callable[[int, int], None]]:
+        yield lambda done, total: seen.append((title, done, total))
+
+    convert(RecordIO(source, kind="im2rec") if layout == "im2rec" else MAKE[layout](source), tmp_path / "out", told)
+    written = [done for title, done, _ in seen if title == "write"]
+    assert written == sorted(written)
+    assert (written[-1], seen[-1]) == (len(PEOPLE), ("compare", len(PEOPLE), len(PEOPLE)))
+    assert {total for _, _, total in seen} == {len(PEOPLE)}
+
+
 def tree(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
