@@ -29,14 +29,14 @@ from reid_cckd.errors import ConfigError
 PROBED = 1000  # files whose length goes into a fingerprint
 
 
-def read_manifest(data: configuration.Data) -> Manifest:
-    """The table of images of a configuration.
+def read_manifest(data: configuration.Data, named: str = "data.dataset") -> Manifest:
+    """The table of images of a configuration; ``named``: what the user calls the layout, for messages.
 
     Raises:
         ConfigError: no layout of that name. DataError: the files on disk are not what the layout expects.
     """
     if data.dataset not in LAYOUTS:
-        raise ConfigError(f"data.dataset: no layout {data.dataset!r}.{hint(data.dataset, LAYOUTS)}")
+        raise ConfigError(f"{named}: no layout {data.dataset!r}.{hint(data.dataset, LAYOUTS)}")
     options = {"use_val": data.use_val} if data.dataset == "msmt17" else {}
     return LAYOUTS[data.dataset](Path(data.root), **options)
 

@@ -49,7 +49,7 @@ def _check_main(argv: Sequence[str]) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    manifest = read_manifest(Data(root=arguments.root, dataset=arguments.dataset))
+    manifest = read_manifest(Data(root=arguments.root, dataset=arguments.dataset), "--dataset")
     report = check_manifest(manifest, workers=arguments.workers)
     print(report.table())
     if arguments.json:

@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _command(arguments: argparse.Namespace) -> None:
     options = _options(arguments)
-    manifest = _chosen(read_manifest(Data(root=arguments.root, dataset=arguments.dataset)), arguments)
+    manifest = _chosen(read_manifest(Data(root=arguments.root, dataset=arguments.dataset), "--dataset"), arguments)
     target = TARGETS[arguments.format](manifest, **options)
     size, _ = target.needed()
     print(f"{manifest.name} at {manifest.root}: {len(manifest):,} images, about {readable_bytes(size)} to write.")

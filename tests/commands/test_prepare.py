@@ -48,12 +48,13 @@ def test_packed_images_keep_all_roles(pedestrians: Path, tmp_path: Path, capsys:
         (["identities", "--roles", "val"], "has no val images"),
         (["identities", "--workers", "-1"], "--workers -1: expected a number of threads from 1 up"),
         (["packed", "--size", "0", "4"], "expected numbers of pixels above 0"),
+        (["identities", "--dataset", "synthetik"], "--dataset: no layout 'synthetik'. Did you mean 'synthetic'?"),
     ],
 )
 def test_what_does_not_belong_together(
     pedestrians: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], part: str
 ) -> None:
     source = ["--dataset", "synthetic", "--root", str(pedestrians), "--output", str(tmp_path / "out")]
-    assert main([*arguments, *source]) == 2
+    assert main([arguments[0], *source, *arguments[1:]]) == 2
     assert part in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
