@@ -45,8 +45,8 @@ def test_views_are_what_the_student_sees(
     assert train_main([str(config)]) == 0
     assert asked == [0] * 6 + [1] * 6 + [2] * 6
 
-    def ask_the_network(settings: Any, loaded: Any, network: Any, dataset: Any, device: torch.device) -> OnlineTeacher:
-        return OnlineTeacher(network, build_trainer_module.precision(settings, device))
+    def ask_the_network(settings: Any, loaded: Any, network: Any, *_: Any) -> OnlineTeacher:
+        return OnlineTeacher(network, build_trainer_module.precision(settings, torch.device("cpu")))
 
     monkeypatch.setattr(build_trainer_module, "build_teacher", ask_the_network)
     assert train_main([str(config), f"output={tmp_path / 'online'}"]) == 0
@@ -66,6 +66,17 @@ def test_a_clean_cache_is_built_once_and_shared(
     assert train_main([str(config), "train.epochs=1", "seed=4", f"output={tmp_path / 'other'}"]) == 0
     assert "The teacher answers" not in capsys.readouterr().out
     assert len(list((teacher.parent / "answers").iterdir())) == 1
+
+
+def test_a_run_is_the_same_whether_its_answers_were_there_or_not(
+    pedestrians: Path, teacher: Path, tmp_path: Path
+) -> None:
+    config = configure(pedestrians, teacher, tmp_path, mode="clean")
+    draws = "objective.terms=[{name: crd, loss: crd, options: {negatives: 8}}]"
+    for name in ("first", "second"):
+        assert train_main([str(config), "train.epochs=1", draws, f"output={tmp_path / name}"]) == 0
+    first, second = (load_checkpoint(tmp_path / name / "last.pt")["model"] for name in ("first", "second"))
+    assert all(torch.equal(second[name], value) for name, value in first.items())
 
 
 def test_a_cache_of_another_teacher_is_refused(
