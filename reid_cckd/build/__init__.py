@@ -2,12 +2,14 @@
 
 from reid_cckd.build.data import fingerprint, image_dataset, plain_loader, read_manifest
 from reid_cckd.build.networks import Loaded, build_network, load_network, load_teacher, place, precision, timm_network
+from reid_cckd.build.numbering import Numbering
 from reid_cckd.build.objective import build_kernel, build_objective
 from reid_cckd.build.sampling import build_sampler
 from reid_cckd.build.trainer import build_trainer, rehearse
 
 __all__ = [
     "Loaded",
+    "Numbering",
     "build_kernel",
     "build_network",
     "build_objective",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +49,9 @@ def image_dataset(
     augment: bool = False,
     seed: int = 0,
     views: int | None = None,
+    left_out: Sequence[int] | None = None,
 ) -> ImageDataset:
-    """The images of a manifest as ``data`` asks for them; those that are skipped as damaged are printed."""
+    """The images of a manifest as ``data`` asks for them, options as in `ImageDataset`; damaged ones are printed."""
     dataset = ImageDataset(
         manifest,
         labels,
@@ -60,9 +62,12 @@ def image_dataset(
         cache="memory" if data.cache == "device" else data.cache,
         cache_dir=Path(data.cache_dir) if data.cache_dir else None,
         views=views,
+        left_out=left_out,
     )
     for bad in dataset.bad:
-        print(f"skipped, damaged: {manifest.path(bad.row)}: {bad.reason}")
+        skipped = left_out is None or bad.row in left_out
+        what = "skipped, damaged" if skipped else "damaged, another of its class is shown"
+        print(f"{what}: {manifest.path(bad.row)}: {bad.reason}")
     return dataset
 
 
@@ -70,7 +75,7 @@ def device_images(dataset: ImageDataset, data: configuration.Data, seed: int, de
     """The images of a data set, decoded and moved to the device, with the augmentation of ``data``."""
     augment = build_batched_augment(data.augment, data.image_size, seed)
     try:
-        return DeviceImages(dataset.decoded, dataset.labels, device, augment)
+        return DeviceImages(dataset.decoded, dataset.labels, device, augment, dataset.shown)
     except torch.OutOfMemoryError as error:
         need = dataset.decoded.nbytes / 1e6
         raise ConfigError(f"data.cache: {need:,.0f} MB of images do not fit on {device}; set cache: memory.") from error
@@ -87,9 +92,16 @@ def plain_loader(
     )
 
 
-def fingerprint(manifest: Manifest) -> str:
-    """Which images in which order, and how long some of their files are, as 64 hexadecimal digits."""
-    step = max(1, len(manifest) // PROBED)
-    lengths = map(length_of, manifest.reader.files(manifest.paths[::step]))
-    text = "\n".join([manifest.name, *manifest.paths, *map(str, lengths)])
+def fingerprint(manifest: Manifest, lengths: Sequence[int] | None = None) -> str:
+    """Which images in which order, and how long some of their files are, as 64 hexadecimal digits.
+
+    ``lengths``: of the `probed` files, if not those that they have now.
+    """
+    found = map(length_of, probed(manifest)) if lengths is None else lengths
+    text = "\n".join([manifest.name, *manifest.paths, *map(str, found)])
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def probed(manifest: Manifest) -> list[Path]:
+    """Some of a manifest's files, the same ones whenever it is asked."""
+    return list(manifest.reader.files(manifest.paths[:: max(1, len(manifest) // PROBED)]))

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from reid_cckd.build.data import image_dataset, plain_loader
+from reid_cckd.build.data import plain_loader
 from reid_cckd.build.networks import teacher_precision
 from reid_cckd.config import Config
 from reid_cckd.data import ImageDataset, read_superclasses
@@ -107,18 +107,17 @@ def _finder(
 
 
 def _embed(config: Config, dataset: ImageDataset, teacher: Teacher, device: torch.device) -> NDArray[np.float32]:
-    """What the teacher makes of the un-augmented images."""
-    plain = image_dataset(dataset.manifest, dataset.labels, config.data)
-    batches = plain_loader(plain, config.evaluation.batch_size, config.data.workers)
+    """What the teacher makes of the un-augmented images, each as it is shown."""
+    batches = plain_loader(dataset.without_augment(), config.evaluation.batch_size, config.data.workers)
     vectors = extract(
         teacher,
         batches,
-        len(plain),
+        len(dataset),
         device=device,
         precision=teacher_precision(config, device),
         on=config.evaluation.on,
     )
-    return vectors.numpy()
+    return vectors.numpy()[dataset.shown]
 
 
 def _given(source: str, dataset: ImageDataset) -> NDArray[np.int64]:

@@ -8,43 +8,57 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
 from reid_cckd import config as configuration
 from reid_cckd.batch import Batch
-from reid_cckd.build.data import fingerprint
 from reid_cckd.build.networks import Loaded, teacher_precision
+from reid_cckd.build.numbering import Numbering
 from reid_cckd.config import Config
 from reid_cckd.data import ImageDataset, collate, limit_threads
 from reid_cckd.engine import CachedTeacher, Layout, OnlineTeacher, TeacherSource, build_cache, open_cache
+from reid_cckd.errors import DataError
 from reid_cckd.models import Teacher
 
 
 def build_teacher(
-    config: Config, loaded: Loaded, teacher: Teacher, dataset: ImageDataset, device: torch.device
+    config: Config, loaded: Loaded, teacher: Teacher, dataset: ImageDataset, numbering: Numbering, device: torch.device
 ) -> TeacherSource:
     """Whom the student asks; a cache that is missing is computed now.
 
     Raises:
-        UserError: the cache in the folder is of something else, or there is no room for one.
+        UserError: the cache in the folder is of something else, or there is no room for one; or it is missing and an
+            image has been damaged since the run began.
     """
     assert config.teacher is not None
     settings = config.teacher
     online = OnlineTeacher(teacher, teacher_precision(config, device))
     if settings.mode == "online":
         return online
-    facts = _facts(config, settings, loaded, dataset, device)
+    facts = _facts(config, settings, loaded, numbering.fingerprint(dataset), device)
     key = hashlib.sha256(repr(sorted(facts.items())).encode()).hexdigest()[:16]
     beside = Path(settings.checkpoint).parent if settings.checkpoint else Path(config.output)
     default = beside / "answers" / key
     folder = default if settings.cache is None else Path(settings.cache)
     found = open_cache(folder, facts)
     if found is None:
+        _refuse_damaged(dataset, folder)
         views = _Views(dataset if settings.mode == "views" else dataset.without_augment(), config)
         layout = Layout(len(dataset), facts["views"], _widths(loaded), settings.cache_dtype)
         found = build_cache(folder, facts, layout, views.batches, lambda images: online.answer(images.to(device)))
     return CachedTeacher(found)
+
+
+def _refuse_damaged(dataset: ImageDataset, folder: Path) -> None:
+    """Answers are kept for every image, under its own number."""
+    replaced = np.flatnonzero(dataset.shown != np.arange(len(dataset)))
+    if len(replaced):
+        raise DataError(
+            f"{dataset.manifest.path(int(replaced[0]))} and {len(replaced) - 1} more images were damaged since the run "
+            f"began, and {folder} does not hold what the teacher says of them. Restore the images, or that folder."
+        )
 
 
 @dataclass(frozen=True)
@@ -75,7 +89,7 @@ def _widths(loaded: Loaded) -> tuple[int, int, int]:
 
 
 def _facts(
-    config: Config, settings: configuration.Teacher, loaded: Loaded, dataset: ImageDataset, device: torch.device
+    config: Config, settings: configuration.Teacher, loaded: Loaded, images: str, device: torch.device
 ) -> dict[str, Any]:
     """Everything that an answer depends on."""
     with teacher_precision(config, device)():
@@ -83,7 +97,7 @@ def _facts(
     augmented = settings.mode == "views"
     return {
         "teacher": loaded.sha256,
-        "images": fingerprint(dataset.manifest),
+        "images": images,
         "image_size": list(config.data.image_size),
         "augment": config.data.augment if augmented else "none",
         "seed": config.seed if augmented else 0,

@@ -6,7 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from timm.utils import ModelEmaV3
 from torch import nn
 from torch.optim import Optimizer
@@ -14,6 +16,7 @@ from torch.optim import Optimizer
 from reid_cckd import config as configuration
 from reid_cckd.build.data import device_images, image_dataset
 from reid_cckd.build.networks import Loaded, build_network, place, precision
+from reid_cckd.build.numbering import Numbering
 from reid_cckd.build.objective import build_objective
 from reid_cckd.build.sampling import build_sampler
 from reid_cckd.build.teaching import build_teacher
@@ -40,16 +43,18 @@ def build_trainer(
     teacher: Loaded | None,
     device: torch.device,
     evaluate: Evaluate,
+    began: Numbering | None = None,
 ) -> Trainer:
-    """Everything one run needs, from its configuration and data.
+    """Everything one run needs, from its configuration and data; ``began``: that of a run that goes on.
 
     Raises:
         ConfigError: names the key that asks for something that does not fit the data or the teacher.
+        DataError: the images are not those that the run began with, or too many of them are damaged.
     """
     folder = Path(config.output)
     labels, classes = manifest.contiguous_labels()
-    views = config.teacher.views if config.teacher and config.teacher.mode == "views" else None
-    dataset = image_dataset(manifest, labels, config.data, augment=True, seed=config.seed, views=views)
+    dataset = _training_images(config, manifest, labels, began)
+    numbering = began or Numbering.of(manifest, dataset)
     student = _prepared(build_network(config, len(classes)), config, device)
     frozen = None if teacher is None else place(Teacher(teacher.network), config, device)
     objective = build_objective(config, classes.tolist(), student, teacher, len(manifest)).to(device)
@@ -60,7 +65,9 @@ def build_trainer(
     return Trainer(
         folder=folder,
         student=student,
-        teacher=None if frozen is None or teacher is None else build_teacher(config, teacher, frozen, dataset, device),
+        teacher=None
+        if frozen is None or teacher is None
+        else build_teacher(config, teacher, frozen, dataset, numbering, device),
         objective=objective,
         data=feed,
         optimizer=optimizer,
@@ -80,7 +87,11 @@ def build_trainer(
         device=device,
         precision=precision(config, device),
         epochs=config.train.epochs,
-        meta={"config": configuration.to_dict(config), "classes": classes.tolist()},
+        meta={
+            "config": configuration.to_dict(config),
+            "classes": classes.tolist(),
+            "numbering": numbering.to_dict(),
+        },
         clip_norm=config.train.clip_norm,
         chunk=config.train.chunk,
         compiled=config.train.compile,
@@ -104,6 +115,18 @@ def rehearse(config: Config, manifest: Manifest, teacher: Loaded | None) -> None
     if config.sampler.kind != "sur":  # which asks the teacher
         unread = replace(config.data, cache="none", on_bad_image="error")
         build_sampler(config, image_dataset(manifest, labels, unread), None, torch.device("cpu"))
+
+
+def _training_images(
+    config: Config, manifest: Manifest, labels: NDArray[np.int64], began: Numbering | None
+) -> ImageDataset:
+    """Every image under the number that it had when the run began."""
+    if began is not None:
+        began.check(manifest)
+    views = config.teacher.views if config.teacher and config.teacher.mode == "views" else None
+    left_out = None if began is None else began.left_out
+    options: dict[str, Any] = {"augment": True, "seed": config.seed, "views": views, "left_out": left_out}
+    return image_dataset(manifest, labels, config.data, **options)
 
 
 def _optimizer(config: Config, student: nn.Module, objective: nn.Module) -> Optimizer:

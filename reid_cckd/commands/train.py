@@ -22,7 +22,9 @@ from reid_cckd.engine import (
     check_alike,
     check_trackers,
     file_hash,
+    load_checkpoint,
     local_device,
+    on_rank_zero,
     pick_device,
     processes,
     rank,
@@ -91,7 +93,8 @@ def train(config: Config, resume: bool = False, balance: bool = False) -> Path:
         if speaks:
             _tidy(folder)
             _write_config(config, folder)
-        trainer, judge = _prepare(config, device)
+        began = build.Numbering.kept(load_checkpoint(last, lazy=True)) if last.exists() else None
+        trainer, judge = _prepare(config, device, began)
         trainer.show_balance = print_balance if balance else None
         if last.exists():
             trainer.resume(last)
@@ -128,7 +131,7 @@ def _prepare(config: Config, device: torch.device) -> tuple[Trainer, Judge]:
         build.place(teacher.network, config, device)
         build.rehearse(config, manifest.select("train"), teacher)
         _judge_teacher(config.teacher, teacher, judge)
-    return build.build_trainer(config, manifest.select("train"), teacher, device, judge), judge
+    return build.build_trainer(config, manifest.select("train"), teacher, device, judge, began), judge
 
 
 def _judge_teacher(settings: TeacherSettings, teacher: build.Loaded, judge: Judge) -> None:

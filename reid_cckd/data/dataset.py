@@ -40,10 +40,12 @@ class ImageDataset(Dataset[Item]):
     one (N, H, W, 3) tensor that workers share; ``cache="packed"`` decodes everything once for this and later runs into
     a file below ``cache_dir`` (``.packed`` beside the data unless told) that workers map. ``on_bad_image="skip"``
     decodes every image once before training and leaves the damaged ones out of ``manifest`` and ``labels``; they are
-    listed in ``bad``. With "error" the first damaged image met raises.
+    listed in ``bad``. With "error" the first damaged image met raises. ``left_out``: the rows that an earlier start
+    left out; now it is these, whatever they are by now, so that item i is the image that it was then. Others that are
+    damaged keep their rows: with "skip", item i is then item ``shown[i]``, the next of its class.
 
     Raises:
-        DataError: a damaged image (DamagedImageError), or none left.
+        DataError: a damaged image (DamagedImageError), none left, or with ``left_out`` none of a class.
         ValueError: labels of another length, or an option that does not exist.
     """
 
@@ -58,6 +60,7 @@ class ImageDataset(Dataset[Item]):
         cache: Literal["none", "memory", "packed"] = "none",
         views: int | None = None,
         cache_dir: Path | None = None,
+        left_out: Sequence[int] | None = None,
     ) -> None:
         _check_arguments(manifest, labels, on_bad_image, cache)
         self.image_size, self.augment, self.seed, self.views = image_size, augment, seed, views
@@ -72,14 +75,17 @@ class ImageDataset(Dataset[Item]):
             self.bad = self._packed.bad
         elif cache == "memory" or on_bad_image == "skip":
             self.bad = self._decode_all(manifest, keep=cache == "memory")
-        if self.bad and on_bad_image == "error":
-            raise DamagedImageError(_damaged_message(manifest, self.bad))
+        expected = set(left_out or ())
+        if on_bad_image == "error" and (wrong := [image for image in self.bad if image.row not in expected]):
+            raise DamagedImageError(_damaged_message(manifest, wrong))
         good = ~np.isin(np.arange(len(manifest)), [image.row for image in self.bad])
         if not good.any():
             raise DataError(f"None of the {len(manifest):,} images of {manifest.name} at {manifest.root} can be used.")
-        self.manifest = manifest.take(good) if self.bad else manifest
-        self._rows = np.flatnonzero(good)  # of the manifest that was packed
-        self.labels = np.asarray(labels, dtype=np.int64)[good]
+        kept = good if left_out is None else ~np.isin(np.arange(len(manifest)), left_out)
+        self.manifest = manifest if kept.all() else manifest.take(kept)
+        self._rows = np.flatnonzero(kept)  # of the manifest that was decoded
+        self.labels = np.asarray(labels, dtype=np.int64)[kept]
+        self.shown = _stand_ins(self.manifest, self.labels, good[kept])
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -90,12 +96,12 @@ class ImageDataset(Dataset[Item]):
 
     @property
     def decoded(self) -> Tensor:
-        """(N, H, W, 3) uint8: all images, which ``cache="memory"`` or "packed" keeps."""
+        """(N, H, W, 3) uint8: all images, which ``cache="memory"`` or "packed" keeps; row i is to be seen if shown."""
         if self._packed is not None:
             return torch.from_numpy(np.array(self._packed.pixels[self._rows]))
         if self._pixels is None:
             raise ValueError("no decoded images are kept: cache is 'none'")
-        return self._pixels
+        return self._pixels if len(self) == len(self._pixels) else self._pixels[self._rows]
 
     def without_augment(self) -> ImageDataset:
         """The same images as they are; what is decoded in memory is shared."""
@@ -121,7 +127,7 @@ class ImageDataset(Dataset[Item]):
         return [self._item(int(index), seen) for index in indices]
 
     def _item(self, index: int, seen: Counter[int]) -> Item:
-        index, image = self._readable(index)
+        index, image = self._readable(int(self.shown[index]))
         repeat, seen[index] = seen[index], seen[index] + 1
         if self.augment is not None:
             epoch = int(self._epoch)
@@ -137,8 +143,7 @@ class ImageDataset(Dataset[Item]):
         except DamagedImageError:
             if not self._forgives:
                 raise
-            kin = np.flatnonzero(self.labels == self.labels[index])
-            for other in np.roll(kin, -int(np.searchsorted(kin, index)))[1:].tolist():
+            for other in _kin(self.labels, index):
                 with contextlib.suppress(DamagedImageError):
                     image = self._image(other)
                     self._tell(index)
@@ -153,7 +158,7 @@ class ImageDataset(Dataset[Item]):
 
     def _image(self, index: int) -> Pixels:
         if self._pixels is not None:
-            return np.asarray(self._pixels[index].numpy())
+            return np.asarray(self._pixels[self._rows[index]].numpy())
         if self._packed is not None:
             return np.array(self._packed.pixels[self._rows[index]])
         return self.manifest.read(index, self.image_size)
@@ -161,16 +166,16 @@ class ImageDataset(Dataset[Item]):
     def _decode_all(self, manifest: Manifest, keep: bool) -> list[BadImage]:
         """Decode every image, into the cache if ``keep``, and return the damaged ones."""
         total, bad = len(manifest), list[BadImage]()
-        pixels = torch.empty((total if keep else 1, *self.image_size, 3), dtype=torch.uint8)
+        pixels = torch.zeros((total if keep else 1, *self.image_size, 3), dtype=torch.uint8)  # damaged ones are black
         size = f"{pixels.nbytes / 1e6:,.0f} MB" if keep else "check"
         decoded = in_threads(lambda row: manifest.image_or_reason(row, self.image_size), range(total))
         for row, image in enumerate(tqdm(decoded, f"decode ({size})", total, delay=1, leave=False, disable=None)):
             if isinstance(image, str):
                 bad.append(BadImage(row, manifest.paths[row], image))
             elif keep:
-                pixels[row - len(bad)] = torch.from_numpy(image)
+                pixels[row] = torch.from_numpy(image)
         # Forked workers share these pages, spawned ones get them through shared memory: nobody writes to them again.
-        self._pixels = pixels[: total - len(bad)] if keep else None
+        self._pixels = pixels if keep else None
         return bad
 
 
@@ -178,6 +183,27 @@ def collate(items: Sequence[Item]) -> Batch:
     """One batch of items: images (N, 3, H, W) uint8, labels and indices (N,) int64."""
     images, labels, index = zip(*items, strict=True)
     return Batch(torch.stack(images), torch.tensor(labels), torch.tensor(index))
+
+
+def _kin(labels: NDArray[np.int64], row: int) -> list[int]:
+    """The other rows of a row's class, those behind it first."""
+    kin = np.flatnonzero(labels == labels[row])
+    others: list[int] = np.roll(kin, -int(np.searchsorted(kin, row)))[1:].tolist()
+    return others
+
+
+def _stand_ins(manifest: Manifest, labels: NDArray[np.int64], good: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """(N,) the row to show for each: itself, or in place of one that is not good the next good one of its class."""
+    shown = np.arange(len(labels))
+    for row in np.flatnonzero(~good).tolist():
+        stand_in = next((other for other in _kin(labels, row) if good[other]), None)
+        if stand_in is None:
+            raise DataError(
+                f"{manifest.path(row)} is damaged, and so is every other image of its class: nothing is left to show "
+                "for it. Restore one of them."
+            )
+        shown[row] = stand_in
+    return shown
 
 
 def _check_arguments(manifest: Manifest, labels: NDArray[np.int64], on_bad_image: str, cache: str) -> None:

@@ -17,17 +17,25 @@ from reid_cckd.data.batched import BatchedAugment
 class DeviceImages:
     """N decoded images as one (N, 3, H, W) uint8 tensor on ``device``.
 
-    ``pixels``: (N, H, W, 3) uint8, as decoding leaves them. ``labels``: (N,) int64.
+    ``pixels``: (N, H, W, 3) uint8, as decoding leaves them. ``labels``: (N,) int64. ``shown``: (N,) int64, the row to
+    show for each; None shows itself.
     """
 
     def __init__(
-        self, pixels: Tensor, labels: NDArray[np.int64], device: torch.device, augment: BatchedAugment | None
+        self,
+        pixels: Tensor,
+        labels: NDArray[np.int64],
+        device: torch.device,
+        augment: BatchedAugment | None,
+        shown: NDArray[np.int64] | None = None,
     ) -> None:
         self.images = pixels.permute(0, 3, 1, 2).to(device).contiguous()
         self.labels, self.augment, self.device = torch.from_numpy(labels).to(device), augment, device
+        self.shown = np.arange(len(labels)) if shown is None else shown
 
     def batch(self, rows: Sequence[int], epoch: int) -> Batch:
         """The images of these rows as they look in this epoch; a row that is repeated looks different each time."""
+        rows = self.shown[np.asarray(rows, dtype=np.int64)].tolist()
         index = torch.tensor(rows, device=self.device)
         images = self.images.index_select(0, index)
         if self.augment is not None:

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import shutil
+import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
+from reid_cckd.batch import Batch
+from reid_cckd.build import read_manifest
 from reid_cckd.commands.train import main as train_main
+from reid_cckd.config import load_config
 from reid_cckd.engine import Trainer, load_checkpoint
 from tests.commands.conftest import recipe, write_config
 
@@ -27,6 +33,28 @@ def before_step(patch: pytest.MonkeyPatch, number: int, event: Callable[[], None
         step(self, batch)
 
     patch.setattr(Trainer, "_step", stepped)
+
+
+def record(patch: pytest.MonkeyPatch) -> list[Batch]:
+    """The batches of the runs that follow, as they are trained on."""
+    seen: list[Batch] = []
+    step = Trainer._step
+
+    def recorded(self: Trainer, batch: Batch) -> None:
+        seen.append(batch)
+        step(self, batch)
+
+    patch.setattr(Trainer, "_step", recorded)
+    return seen
+
+
+def distilled(root: Path, teacher: Path, output: Path, cache: str) -> dict[str, object]:
+    """A recipe in which much goes by the numbers of images: kept answers, CRD's banks, batches."""
+    crd = {"name": "crd", "loss": "crd", "options": {"negatives": 8}}
+    mode = {"mode": "clean"} if cache == "device" else {"mode": "views", "views": 2}
+    asked = {"checkpoint": str(teacher), "allow_weak": True, "cache": str(output.parent / "answers"), **mode}
+    parts = {"teacher": asked, "objective": {"alpha": 0.5, "terms": [crd]}, "train": {"checkpoint_every": 20}}
+    return recipe(root, output, data={"cache": cache}, **parts)
 
 
 def model(folder: Path) -> dict[str, torch.Tensor]:
@@ -108,3 +136,136 @@ def test_a_clock_that_jumps_changes_nothing(pedestrians: Path, tmp_path: Path, m
     rows = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     (speed,) = [row["system"]["images_per_second"] for row in rows if "system" in row]
     assert 1 < speed < 1e6
+
+
+SKIP = "data.on_bad_image=skip"
+
+
+def stop_at_step(number: int, config: str, *arguments: str) -> None:
+    """Train until that many updates are done and saved."""
+    with pytest.MonkeyPatch.context() as patch:
+        before_step(patch, number - 1, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        assert train_main([config, *arguments]) == 128 + signal.SIGTERM
+
+
+def training_paths(config: str) -> Sequence[str]:
+    return read_manifest(load_config(config).data).select("train").paths
+
+
+@pytest.mark.parametrize("cache", ["none", "memory", "packed", "device"])
+@pytest.mark.parametrize("skips", [False, True])
+def test_what_happens_to_images_while_a_run_rests_moves_no_other(
+    copied: Path, teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: str, skips: bool
+) -> None:
+    config = str(write_config(tmp_path / "run.yaml", distilled(copied, teacher, tmp_path / "run", cache)))
+    paths, arguments = training_paths(config), [SKIP] if skips else []
+    first = (copied / paths[0]).read_bytes()
+    if skips:
+        (copied / paths[0]).write_bytes(b"")
+    with monkeypatch.context() as patch:
+        drawn = record(patch)
+        assert train_main([config, *arguments, f"output={tmp_path / 'whole'}"]) == 0
+    stop_at_step(11, config, *arguments)
+    later = set((drawn[11].index + skips).tolist())
+    victim = min(set(range(1, len(paths))) - later)  # everything behind it would move up
+    (copied / paths[0]).write_bytes(first)  # and down, if it was left out
+    (copied / paths[victim]).write_bytes(b"")
+    assert train_main([config, "--resume", SKIP]) == 0
+    for part in ("model", "objective"):  # the banks of CRD too
+        left, right = (load_checkpoint(tmp_path / name / "last.pt")[part] for name in ("whole", "run"))
+        assert [name for name in left if not torch.equal(left[name], right[name])] == []
+
+
+@pytest.mark.parametrize("cache", ["none", "device"])
+def test_the_next_of_its_class_is_shown_for_an_image_damaged_while_a_run_rested(
+    copied: Path, teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: str
+) -> None:
+    config = str(write_config(tmp_path / "run.yaml", distilled(copied, teacher, tmp_path / "run", cache)))
+    with monkeypatch.context() as patch:
+        whole = record(patch)
+        assert train_main([config, f"output={tmp_path / 'whole'}"]) == 0
+    stop_at_step(6, config)
+    victim = int(whole[6].index[0])
+    (copied / training_paths(config)[victim]).write_bytes(b"")
+    drawn = record(monkeypatch)
+    assert train_main([config, "--resume", SKIP]) == 0
+    bank = load_checkpoint(tmp_path / "run" / "last.pt")["objective"]["modules_by_name.crd.teacher_bank"]
+    assert len(bank) == len(training_paths(config))
+    labels = read_manifest(load_config(config).data).select("train").labels
+    kin = np.flatnonzero(labels == labels[victim]).tolist()
+    stand_in = kin[(kin.index(victim) + 1) % len(kin)]
+    for before, after in zip(whole[6:], drawn, strict=True):
+        assert torch.equal(after.labels, before.labels)
+        assert torch.equal(after.index, before.index.masked_fill(before.index == victim, stand_in))
+        others = (before.index != victim) & (before.index != stand_in)
+        assert torch.equal(after.images[others], before.images[others])
+
+
+def test_superclasses_found_anew_after_an_image_was_damaged_have_it_beside_its_stand_in(
+    copied: Path, teacher: Path, tmp_path: Path
+) -> None:
+    sampler = {"num_superclasses": 4, "superclasses_per_batch": 4, "samples_per_superclass": 4, "refresh_every": 1}
+    values = distilled(copied, teacher, tmp_path / "run", "none")
+    config = str(write_config(tmp_path / "run.yaml", {**values, "sampler": {"kind": "sur", **sampler}}))
+    stop_at_step(3, config)
+    (copied / training_paths(config)[10]).write_bytes(b"")
+    assert train_main([config, "--resume", SKIP]) == 0
+    first, second = (np.load(tmp_path / "run" / f"superclasses_000{turn}.npz")["assignments"] for turn in (0, 1))
+    assert len(first) == len(second) == 96
+    assert second[10] == second[11]
+
+
+def spoil_a_person(root: Path, paths: Sequence[str], answers: Path) -> None:
+    for path in paths:
+        if "/0001/" in path:
+            (root / path).write_bytes(b"")
+
+
+def add_an_image(root: Path, paths: Sequence[str], answers: Path) -> None:
+    listed = root / "list_train.txt"
+    first = listed.read_text().splitlines()[0]
+    other = first.replace("/0000_000_", "/0000_099_")
+    shutil.copy(root / "train" / first.split()[0], root / "train" / other.split()[0])
+    listed.write_text(f"{listed.read_text()}{other}\n")
+
+
+def lose_the_answers(root: Path, paths: Sequence[str], answers: Path) -> None:
+    shutil.rmtree(answers)
+    (root / paths[5]).write_bytes(b"")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (spoil_a_person, ["so is every other image of its class", "Restore one"]),
+        (add_an_image, ["not those that this run began with"]),
+        (lose_the_answers, ["damaged since the run began", "answers", "Restore"]),
+    ],
+)
+def test_what_a_rested_run_cannot_go_on_with_is_said_before_the_first_step(
+    copied: Path,
+    teacher: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    spoil: Callable[[Path, Sequence[str], Path], None],
+    words: list[str],
+) -> None:
+    config = str(write_config(tmp_path / "run.yaml", distilled(copied, teacher, tmp_path / "run", "none")))
+    stop_at_step(2, config)
+    spoil(copied, training_paths(config), tmp_path / "answers")
+    drawn = record(monkeypatch)
+    assert train_main([config, "--resume", SKIP]) == 2
+    message = capsys.readouterr().err
+    assert all(word in message for word in words), message
+    assert not drawn
+
+
+def test_a_run_of_a_version_that_kept_no_numbering_goes_on(pedestrians: Path, tmp_path: Path) -> None:
+    config = str(write_config(tmp_path / "run.yaml", recipe(pedestrians, tmp_path / "run")))
+    stop_at_step(4, config)
+    last = tmp_path / "run" / "last.pt"
+    content = load_checkpoint(last)
+    torch.save({key: value for key, value in content.items() if key != "numbering"}, last)
+    assert train_main([config, "--resume"]) == 0
+    assert load_checkpoint(last)["numbering"] == content["numbering"]

@@ -117,6 +117,26 @@ def test_damaged_images_are_skipped_and_listed_when_told_so(
     assert [len(batch.index) for batch in epoch(images, 0)] == [4, 4]
 
 
+@pytest.mark.parametrize("cache", ["none", "memory", "packed"])
+def test_rows_stay_those_of_an_earlier_start(manifest: Manifest, cache: Literal["none", "memory", "packed"]) -> None:
+    manifest.path(5).write_bytes(b"")  # 3 was left out then and is whole again
+    images = dataset(manifest, on_bad_image="skip", cache=cache, left_out=[3])
+    plain = dataset(manifest.take(np.arange(N) != 5))
+    assert (len(images), images.shown.tolist()) == (N - 1, [0, 1, 2, 3, 3, 5, 6, 7, 8])
+    for i, row in enumerate([0, 1, 2, 4, 4, 5, 6, 7, 8]):  # rows of the others
+        assert images[i][1:] == (images.labels[i], images.shown[i])
+        assert torch.equal(images[i][0], plain[row][0])
+    if cache != "none":
+        shown = images.decoded[torch.from_numpy(images.shown)].permute(0, 3, 1, 2)
+        assert torch.equal(shown, torch.stack([images[i][0] for i in range(N - 1)]))
+    with pytest.raises(DamagedImageError, match=r"1 of 10 images .*5\.png"):
+        dataset(manifest, cache="memory", left_out=[3])
+    dataset(manifest, cache="memory", left_out=[5])
+    manifest.path(4).write_bytes(b"")
+    with pytest.raises(DataError, match="every other image of its class"):
+        dataset(manifest, on_bad_image="skip", left_out=[3])
+
+
 def test_damaged_images_raise_by_default(manifest: Manifest) -> None:
     manifest.path(3).write_bytes(b"")
     with pytest.raises(DamagedImageError, match=r"1 of 10 images .*3\.png: the file is empty .*on_bad_image: skip"):
