@@ -16,6 +16,7 @@ from reid_cckd.engine import (
     count_macs,
     count_parameters,
     milliseconds_per_image,
+    rank,
 )
 from reid_cckd.evaluation import RetrievalResult, rank_gallery
 from reid_cckd.files import write_json
@@ -57,9 +58,11 @@ def print_scores(name: str, values: Mapping[str, float]) -> None:
 
 
 def report_retrieval(network: Embedder, config: Config, judge: RetrievalJudge, sha256: str, folder: Path) -> None:
-    """Evaluate a network and write report.json, cmc.png and ranks.png."""
+    """Evaluate a network, and on rank 0 write report.json, cmc.png and ranks.png."""
     subject = subject_of(folder.name, network, config, judge, sha256)
-    report_subject(subject, judge.evaluate(subject.query, subject.gallery), folder)
+    result = judge.evaluate(subject.query, subject.gallery)
+    if rank() == 0:
+        report_subject(subject, result, folder)
 
 
 def report_subject(

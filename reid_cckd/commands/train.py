@@ -102,24 +102,24 @@ def train(config: Config, resume: bool = False, balance: bool = False) -> Path:
         with trackers(config.train.track if speaks else (), folder, to_dict(config), trainer.position.step) as opened:
             trainer.log.trackers = opened
             trainer.fit()
-    if speaks:
         _report(config, trainer, judge)
     return folder
 
 
 def _report(config: Config, trainer: Trainer, judge: Judge) -> None:
-    """Evaluate the finished network and write its report and pictures beside its checkpoints."""
+    """Evaluate the finished network, and on rank 0 write its report and pictures beside its checkpoints."""
     folder, network = Path(config.output), trainer.network
     assert isinstance(network, Embedder)
-    sha256 = file_hash(folder / "last.pt")
+    sha256 = on_rank_zero(lambda: file_hash(folder / "last.pt"))
     if isinstance(judge, RetrievalJudge):
         report_retrieval(network, config, judge, sha256, folder)
     else:
         report_judged(network, config, judge, sha256, folder)
-    training_curves(folder / "curves.png", {folder.name: RunLog(folder / "log.jsonl").rows()})
+    if rank() == 0:
+        training_curves(folder / "curves.png", {folder.name: RunLog(folder / "log.jsonl").rows()})
 
 
-def _prepare(config: Config, device: torch.device) -> tuple[Trainer, Judge]:
+def _prepare(config: Config, device: torch.device, began: build.Numbering | None) -> tuple[Trainer, Judge]:
     torch.manual_seed(config.seed)
     manifest = build.read_manifest(config.data)
     check_alike({"The data": f"{manifest.name} of {len(manifest):,} images, {build.fingerprint(manifest)[:16]}"})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import signal
@@ -17,6 +18,8 @@ from torch import multiprocessing
 from reid_cckd import build
 from reid_cckd.assess import RetrievalJudge, build_judge
 from reid_cckd.batch import Output
+from reid_cckd.commands import train as train_module
+from reid_cckd.commands.__main__ import main
 from reid_cckd.commands.train import main as train_main
 from reid_cckd.config import load_config
 from reid_cckd.data import write_pedestrians
@@ -62,7 +65,7 @@ def work(rank: int, folder: Path, ports: dict[str, int], other_root: Path) -> No
     torch.set_num_threads(1)
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1")
     codes: dict[str, int] = {}
-    rows_asked = count_answers()
+    rows_asked, reported = count_answers(), list[int]()
     for name, arguments in CASES.items():
         os.environ["MASTER_PORT"] = str(ports[name])
         if name == "other data" and rank == 1:
@@ -72,9 +75,13 @@ def work(rank: int, folder: Path, ports: dict[str, int], other_root: Path) -> No
             if name == "stopped" and rank == 1:
                 stop_after_four_steps(patch)
             patch.setattr(teacher_cache, "PART", 20)
+            if name == "plain":
+                reported = count_reported(patch)
             where = [f"output={folder / name}", f"teacher.cache={folder / name / 'answers'}"]
             codes[name] = train_main([str(folder / "run.yaml"), *where, *arguments])
-    (folder / f"codes.{rank}.json").write_text(json.dumps({**codes, "answers": sum(rows_asked)}))
+    (folder / f"codes.{rank}.json").write_text(
+        json.dumps({**codes, "answers": sum(rows_asked), "reported": sum(reported)})
+    )
     os.environ["MASTER_PORT"] = str(ports["embed"])
     with processes(torch.device("cpu")):
         torch.save(embedded(folder), folder / f"embedded.{rank}.pt")
@@ -90,6 +97,25 @@ def count_answers() -> list[int]:
         return make(output, layout)
 
     teacher_cache._rows = counted  # type: ignore[assignment]
+    return counts
+
+
+def count_reported(patch: pytest.MonkeyPatch) -> list[int]:
+    """How many images this process embeds for reports of runs from now on, batch by batch."""
+    counts: list[int] = []
+    extraction = importlib.import_module("reid_cckd.engine.extract")  # whose name in the package is its function's
+    report, embed = train_module._report, extraction.embed_batch
+
+    def counted(network: Any, batch: Any, **options: Any) -> torch.Tensor:
+        counts.append(len(batch.index))
+        return embed(network, batch, **options)
+
+    def watched(*arguments: Any) -> None:
+        with pytest.MonkeyPatch.context() as inner:
+            inner.setattr(extraction, "embed_batch", counted)
+            report(*arguments)
+
+    patch.setattr(train_module, "_report", watched)
     return counts
 
 
@@ -130,7 +156,8 @@ def found(pedestrians: Path, teacher: Path, tmp_path_factory: pytest.TempPathFac
     other = folder / "other_data"
     write_pedestrians(other, train_ids=12, test_ids=6, images_per_id=6, cameras=3, size=(32, 16), workers=1)
     extra: dict[str, Any] = {"teacher": {"checkpoint": str(teacher), "allow_weak": True}, "objective": OBJECTIVE}
-    values = recipe(pedestrians, folder / "alone", model=MODEL, **extra, train={"ema": 0.9, "clip_norm": 1.0})
+    extra |= {"train": {"ema": 0.9, "clip_norm": 1.0}, "evaluation": {"batch_size": 8}}
+    values = recipe(pedestrians, folder / "alone", model=MODEL, **extra)
     config = write_config(folder / "run.yaml", values)
     assert train_main([str(config)]) == 0
     with pytest.MonkeyPatch.context() as patch:
@@ -171,6 +198,17 @@ def test_two_processes_train_as_one(found: Path, case: str) -> None:
             assert second[name] == {
                 key: value if key == "term" else pytest.approx(value, rel=1e-4) for key, value in first[name].items()
             }
+
+
+def test_two_processes_make_the_report_together(found: Path) -> None:
+    again = found / "again"
+    assert main(["test", str(found / "plain" / "last.pt"), "--output", str(again)]) == 0
+    one, two = (json.loads((folder / "report.json").read_text()) for folder in (again, found / "plain"))
+    assert two["scores"] == one["scores"]
+    assert two["provenance"]["checkpoint_sha256"] == one["provenance"]["checkpoint_sha256"]
+    assert {path.name for path in (found / "plain").glob("*.png")} == {"cmc.png", "ranks.png", "curves.png"}
+    assert sum(one["reported"] for one in codes(found)) == 48
+    assert min(one["reported"] for one in codes(found)) >= 16
 
 
 def test_a_signal_to_one_stops_both_and_one_process_goes_on(found: Path) -> None:
