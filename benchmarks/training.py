@@ -49,7 +49,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=60, help="measured steps of each row, after 5 to warm up")
     parser.add_argument("--turns", type=int, default=3, help="of every row")
     parser.add_argument("--pair", choices=sorted(PAIRS), default="small", help="student and teacher")
-    parser.add_argument("--amp", choices=["off", "bfloat16"], default="off", help="of the teacher")
+    parser.add_argument("--amp", choices=["off", "teacher", "both"], default="off", help="who computes in bfloat16")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--workers", type=int, default=0)
     parser.add_argument("--device", default="auto")
@@ -123,9 +123,15 @@ def make_trainer(config: Config, mode: str | None, checkpoint: Path, device: tor
     values = to_dict(config)
     loaded = None
     if mode is not None:
-        values["teacher"] = {"checkpoint": str(checkpoint), "mode": mode, "views": 2, "amp": amp}
+        values["teacher"] = {
+            "checkpoint": str(checkpoint),
+            "mode": mode,
+            "views": 2,
+            "amp": "off" if amp == "off" else "bfloat16",
+        }
         values["objective"] = {"alpha": 0.5}
         loaded = build.load_network(checkpoint)
+    values["train"]["amp"] = "bfloat16" if amp == "both" else "off"
     chosen = config_from_dict(values, "the benchmark")
     torch.manual_seed(0)
     manifest = build.read_manifest(chosen.data).select("train")
