@@ -37,7 +37,7 @@ def product_chunks(
     A ``pool`` (of `workers`) multiplies block by block, beside whatever else it was given.
     """
     size = min(chunk or chunk_size(len(query), len(gallery)), len(query))
-    buffers = itertools.cycle([empty(size * len(gallery), query.device).view(size, -1) for _ in range(2)])
+    buffers = itertools.cycle([empty(size * len(gallery), query.device).view(size, len(gallery)) for _ in range(2)])
     for start in range(0, len(query), size):
         rows = query.unit(start, start + size)
         products = next(buffers)[: len(rows)]
