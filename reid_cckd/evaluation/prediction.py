@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from reid_cckd.evaluation import identification
+from reid_cckd.evaluation.distractors import TILE, scores_held
 from reid_cckd.evaluation.products import chunk_size, multiply
 from reid_cckd.evaluation.reranking import Reranking
 from reid_cckd.evaluation.rows import BLOCK, choose_device
@@ -50,7 +50,7 @@ def predict_retrieval(queries: int, items: int, width: int, reranking: Reranking
 def predict_identification(probes: int, distractors: int, width: int, highest_fpr: float = 1e-4) -> Prediction:
     """Of `evaluate_identification`, whose distractors may lie on disk."""
     kept = 8 * int(highest_fpr * probes * distractors)  # twice the scores above the highest rate
-    scores = 4 * identification.scores_held() + 8 * width * min(identification._TILE, distractors)  # of two tiles
+    scores = 4 * scores_held() + 8 * width * min(TILE, distractors)  # of two tiles
     return Prediction(scores + kept + 4 * width * probes, probes * distractors * width)
 
 

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reid_cckd.evaluation import evaluate_identification, identification
+from reid_cckd.evaluation import distractors, evaluate_identification
 from tests.reference import identification as twin
 
 SCALES, RANKS, FPRS = (10, 100, 300), (1, 3, 20), (1e-3, 1e-2, 0.3)
@@ -54,9 +54,9 @@ def test_equals_twin(make, seed):
 @pytest.mark.parametrize(("tile", "scores"), [(7, 40), (64, 64), (1000, 4000)])
 def test_tiles_do_not_matter(monkeypatch, branch, tile, scores):
     """Small tiles, small probe chunks, and the branch for accelerators, run here on the CPU."""
-    monkeypatch.setattr(identification, "_TILE", tile)
-    monkeypatch.setattr(identification, "_SCORES", scores)
-    monkeypatch.setattr(identification._Pass, "_count", getattr(identification._Pass, branch))
+    monkeypatch.setattr(distractors, "TILE", tile)
+    monkeypatch.setattr(distractors, "_SCORES", scores)
+    monkeypatch.setattr(distractors.Pass, "_count", getattr(distractors.Pass, branch))
     for make in (faces, tied):
         data = make(5)
         assert_equal_to_twin(evaluate_identification(*data, SCALES, RANKS, FPRS), data)
@@ -78,7 +78,7 @@ def test_ignored_distractors_count_and_never_win():
 
 
 def test_an_order_is_as_good_as_rows_in_that_order(monkeypatch):
-    monkeypatch.setattr(identification, "_TILE", 64)
+    monkeypatch.setattr(distractors, "TILE", 64)
     photos, ids, others = faces(6, distractors=500)
     order = np.random.default_rng(0).permutation(500)[:300]
     ignored = np.random.default_rng(1).random(500) < 0.1
@@ -115,7 +115,7 @@ def test_inputs(kind, tmp_path):
 
 
 def test_the_distractors_are_read_in_order_and_progress_says_so(monkeypatch):
-    monkeypatch.setattr(identification, "_TILE", 128)
+    monkeypatch.setattr(distractors, "TILE", 128)
     seen = []
     evaluate_identification(*faces(0), SCALES, progress=lambda done, total: seen.append((done, total)))
     assert seen == [(10, 300), (100, 300), (128, 300), (256, 300), (300, 300)]
