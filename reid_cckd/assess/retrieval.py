@@ -18,7 +18,14 @@ from reid_cckd.assess.extraction import Extraction
 from reid_cckd.assess.verdict import Verdict
 from reid_cckd.data import Manifest
 from reid_cckd.engine import Embeddings, world_size
-from reid_cckd.evaluation import Reranking, RetrievalResult, evaluate_retrieval, evaluate_sharded, expand_queries
+from reid_cckd.evaluation import (
+    Reranking,
+    RetrievalResult,
+    evaluate_retrieval,
+    evaluate_sharded,
+    expand_queries,
+    expand_sharded,
+)
 
 
 @dataclass(frozen=True)
@@ -56,8 +63,7 @@ class RetrievalJudge(Extraction):
 
     def evaluate(self, query: Embeddings, gallery: Embeddings) -> RetrievalResult:
         """mAP, CMC and mINP of the configured protocol."""
-        evaluator = evaluate_retrieval if world_size() == 1 else evaluate_sharded
-        return evaluate_embeddings(query, gallery, self.settings, device=self.device, evaluator=evaluator)
+        return evaluate_embeddings(query, gallery, self.settings, device=self.device)
 
     def index(self, part: Manifest, source: str) -> Embeddings:
         """The rows of embeddings to be, and what these will depend on; the vectors are still empty."""
@@ -91,15 +97,15 @@ def evaluate_embeddings(
     refinement: Refinement = PLAIN,
     device: torch.device | None = None,
     progress: Callable[[int, int], None] | None = None,
-    evaluator: Callable[..., RetrievalResult] = evaluate_retrieval,
 ) -> RetrievalResult:
-    """The exact metrics of saved or fresh embeddings; ``evaluator`` is another of the same arguments."""
+    """The exact metrics of saved or fresh embeddings, by all processes of a distributed run together."""
+    alone = world_size() == 1
+    evaluator: Callable[..., RetrievalResult] = evaluate_retrieval if alone else evaluate_sharded
     rows: tuple[Any, Any] = (query.vectors, gallery.vectors)
     if refinement.expansion is not None:
         k, alpha = refinement.expansion
-        expand = partial(expand_queries, gallery=rows[1], k=k, alpha=alpha, device=device)
+        expand = partial(expand_queries if alone else expand_sharded, gallery=rows[1], k=k, alpha=alpha, device=device)
         rows = (expand(rows[0]), expand(rows[1]))
-    more = {} if refinement.reranking is None else {"reranking": refinement.reranking}
     return evaluator(
         *rows,
         query.labels,
@@ -109,9 +115,9 @@ def evaluate_embeddings(
         ranks=settings.ranks,
         convention=settings.convention,
         cameras=settings.cameras,
+        reranking=refinement.reranking,
         device=device,
         progress=progress,
-        **more,
     )
 
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from reid_cckd.assess import PLAIN, Refinement, evaluate_embeddings
+from reid_cckd.assess import Refinement, evaluate_embeddings
 from reid_cckd.commands.console import make_parser, run, take_overrides
 from reid_cckd.commands.judged import task_of, test_judged
 from reid_cckd.commands.progress import progress, readable_bytes, readable_seconds
@@ -20,14 +19,12 @@ from reid_cckd.commands.protocols import pooled, test_otherwise
 from reid_cckd.commands.reporting import report_subject
 from reid_cckd.commands.subjects import Subject, open_subject, source_of, usual_output
 from reid_cckd.engine import processes, rank
-from reid_cckd.engine.distributed import is_distributed
 from reid_cckd.errors import ConfigError, UserError
 from reid_cckd.evaluation import (
     Reranking,
     RetrievalResult,
     bootstrap_interval,
     compare,
-    evaluate_sharded,
     predict_retrieval,
     product_rate,
 )
@@ -80,8 +77,6 @@ def _command(arguments: argparse.Namespace) -> None:
 
 def _test(arguments: argparse.Namespace) -> None:
     refinement = _refinement(arguments)
-    if is_distributed() and refinement != PLAIN:
-        raise ConfigError("Several processes share a gallery as it is: leave --rerank and --expand to one process.")
     if arguments.bootstrap is not None and arguments.bootstrap < 1:
         raise ConfigError(f"--bootstrap takes a number of resamples from 1 up, not {arguments.bootstrap}.")
     if (task := task_of(arguments.source, arguments.overrides)) != "retrieval":
@@ -146,12 +141,10 @@ def evaluate(subject: Subject, refinement: Refinement) -> RetrievalResult:
         UserError: embeddings that cannot be scored: not finite, zero, no query with a match.
     """
     announce(subject, refinement)
-    work = partial(evaluate_embeddings, refinement=refinement, device=subject.device)
-    if is_distributed():
-        work = partial(evaluate_embeddings, evaluator=evaluate_sharded, device=subject.device)
+    parts = subject.query, subject.gallery, subject.settings
     try:
         with progress(f"rank {subject.name}", "queries") as show:
-            return work(subject.query, subject.gallery, subject.settings, progress=show)
+            return evaluate_embeddings(*parts, refinement=refinement, device=subject.device, progress=show)
     except (ValueError, TypeError) as error:
         raise UserError(f"{subject.name}: {error}") from error
 

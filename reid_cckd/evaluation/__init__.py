@@ -24,7 +24,7 @@ from reid_cckd.evaluation.recall import RecallResult, evaluate_recall
 from reid_cckd.evaluation.reranking import Reranking
 from reid_cckd.evaluation.retrieval import RetrievalResult, evaluate_retrieval
 from reid_cckd.evaluation.seeds import SeedDifference, compare_seeds
-from reid_cckd.evaluation.sharded import evaluate_sharded
+from reid_cckd.evaluation.sharded import evaluate_sharded, expand_sharded
 from reid_cckd.evaluation.significance import Comparison, bootstrap_interval, compare
 from reid_cckd.evaluation.single_shot import SingleShotResult, evaluate_single_shot
 from reid_cckd.evaluation.templates import pool_templates
@@ -59,6 +59,7 @@ __all__ = [
     "evaluate_single_shot",
     "evaluate_verification",
     "expand_queries",
+    "expand_sharded",
     "pair_rate",
     "pool_queries",
     "pool_templates",

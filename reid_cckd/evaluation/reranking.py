@@ -65,18 +65,31 @@ class _Sparse:
         return _Sparse.of(self.columns[own][order], owners[order], self.values[own][order], columns)
 
 
+@dataclass(frozen=True)
+class Neighbours:
+    """``nearest``: (N, k1 + 1) the nearest of each row, itself among them, queries counted before the gallery.
+
+    ``farthest``: (N,) the largest squared distance of each row.
+    """
+
+    nearest: Ints
+    farthest: Floats
+
+
 def reranked_chunks(
-    query: Rows, gallery: Rows, options: Reranking, chunk: int | None = None
+    query: Rows, gallery: Rows, options: Reranking, chunk: int | None = None, neighbours: Neighbours | None = None
 ) -> Iterator[tuple[int, Tensor]]:
     """(first query, (chunk, G) scores on the CPU, higher is closer) in turn, as `product_chunks` gives products.
+
+    ``neighbours``: what `find_neighbours` found of these rows, if somebody asked it.
 
     A score is minus the weighted sum of the Jaccard distance of neighbourhoods and the squared Euclidean distance of
     unit rows, the latter divided by its largest value in the query's row over queries and gallery.
 
     Source: Zhong et al., Re-ranking Person Re-identification with k-reciprocal Encoding, CVPR 2017, eq. 12.
     """
-    everything = _Both(query, gallery)
-    nearest, farthest = _neighbours(everything, options.k1)
+    everything, found = _Both(query, gallery), neighbours or find_neighbours(query, gallery, options.k1)
+    nearest, farthest = found.nearest, found.farthest
     features = _average(_encode(everything, nearest, farthest, options.k1), nearest[:, : options.k2])
     columns = features.transposed(slice(len(query), len(everything)), len(everything))
     for start, products in product_chunks(query, gallery, chunk):
@@ -110,29 +123,41 @@ class _Both:
             rows[torch.from_numpy(mask).to(rows.device)] = part.take(numbers)
         return rows
 
-    def similarities(self) -> Iterator[Tensor]:
-        """(chunk, Q + G) cosine similarities of all rows to all rows, in turn."""
-        size = chunk_size(len(self), len(self))
-        for part in (self.query, self.gallery):
-            for start in range(0, len(part), size):
-                rows = part.unit(start, start + size)
-                scores = torch.empty(len(rows), len(self), device=rows.device)
-                for other, at in ((self.query, 0), (self.gallery, len(self.query))):
-                    for first in range(0, len(other), BLOCK):
-                        items = other.raw(first, first + BLOCK)
-                        multiply(rows, items, scores[:, at + first : at + first + len(items)])
-                    scores[:, at : at + len(other)] /= other.lengths
-                yield scores
+    def unit(self, start: int, stop: int) -> Tensor:
+        """Unit rows in turn, queries first."""
+        border = len(self.query)
+        parts = [self.query.unit(start, min(stop, border))] if start < border else []
+        return torch.cat([*parts, self.gallery.unit(max(start - border, 0), stop - border)] if stop > border else parts)
+
+    def similarities(self, rows: range) -> Iterator[Tensor]:
+        """(chunk, Q + G) cosine similarities of these rows to all rows, in turn."""
+        size = search_chunk(len(self))
+        for start in range(rows.start, rows.stop, size):
+            left = self.unit(start, min(start + size, rows.stop))
+            scores = torch.empty(len(left), len(self), device=left.device)
+            for other, at in ((self.query, 0), (self.gallery, len(self.query))):
+                for first in range(0, len(other), BLOCK):
+                    items = other.raw(first, first + BLOCK)
+                    multiply(left, items, scores[:, at + first : at + first + len(items)])
+                scores[:, at : at + len(other)] /= other.lengths
+            yield scores
 
 
-def _neighbours(everything: _Both, k1: int) -> tuple[Ints, Floats]:
-    """The k1 + 1 nearest of each row, itself among them, and the largest squared distance of each row."""
-    nearest, least = [], []
-    for scores in everything.similarities():
-        nearest.append(best_of(scores, min(k1 + 1, len(everything)))[0])
+def search_chunk(count: int) -> int:
+    """How many of so many rows look for their neighbours together."""
+    return chunk_size(count, count)
+
+
+def find_neighbours(query: Rows, gallery: Rows, k1: int, rows: range | None = None) -> Neighbours:
+    """Of all rows, or of those ``rows`` of queries and gallery together, which begin with a `search_chunk`."""
+    everything = _Both(query, gallery)
+    width = min(k1 + 1, len(everything))
+    nearest, least = [np.empty((0, width), dtype=np.int64)], [np.empty(0, dtype=np.float32)]
+    for scores in everything.similarities(range(len(everything)) if rows is None else rows):
+        nearest.append(best_of(scores, width)[0])
         least.append(scores.min(dim=1).values.cpu().numpy())
     farthest = 2 - 2 * np.concatenate(least)
-    return np.concatenate(nearest), np.maximum(farthest, np.float32(1e-12))
+    return Neighbours(np.concatenate(nearest), np.maximum(farthest, np.float32(1e-12)))
 
 
 def _reciprocal(nearest: Ints, k: int) -> NDArray[np.bool_]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from reid_cckd.evaluation.products import product_chunks, workers
 from reid_cckd.evaluation.ranking import Positions, Progress, Relevance, match_positions
-from reid_cckd.evaluation.reranking import Reranking, reranked_chunks
+from reid_cckd.evaluation.reranking import Neighbours, Reranking, reranked_chunks
 from reid_cckd.evaluation.rows import Codes, Embeddings, Ids, exact_float32, same_length, shared_codes, two_sets
 
 Convention = Literal["torchreid", "market1501"]
@@ -65,6 +65,7 @@ def evaluate_retrieval(
     convention: Convention = "torchreid",
     cameras: CameraPolicy = "exclude-same",
     reranking: Reranking | None = None,
+    neighbours: Neighbours | None = None,
     device: torch.device | str | None = None,
     chunk: int | None = None,
     progress: Progress | None = None,
@@ -79,7 +80,8 @@ def evaluate_retrieval(
     a query without match as 0.
 
     ``reranking`` ranks by k-reciprocal neighbours among queries and gallery; its scores come from all queries at once,
-    so its numbers are to be compared with their like only.
+    so its numbers are to be compared with their like only. ``neighbours`` are those that `find_neighbours` found, if
+    several looked for them together (`evaluate_sharded`).
 
     ``device`` (default: the gallery's, then the query's) computes the float32 products; ``chunk`` queries at a time
     need chunk x G x 8 bytes there (default: at most 384 MiB, but for galleries of millions). ``progress(done, total)``
@@ -102,7 +104,8 @@ def evaluate_retrieval(
         if reranking is None:
             chunks, lengths = product_chunks(queries, items, chunk, pool), items.lengths
         else:
-            chunks, lengths = reranked_chunks(queries, items, reranking, chunk), torch.ones(len(items))
+            chunks = reranked_chunks(queries, items, reranking, chunk, neighbours)
+            lengths = torch.ones(len(items))
         positions = match_positions(chunks, lengths, relevance, pool, progress)
     if not positions.counts.any():
         raise ValueError(no_match(relevance, query_tags, gallery_tags))

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import distributed as dist
 
+from reid_cckd.evaluation.expansion import expand_queries
 from reid_cckd.evaluation.products import chunk_size, product_chunks, workers
 from reid_cckd.evaluation.ranking import Progress, Relevance, match_positions
+from reid_cckd.evaluation.reranking import Neighbours, Reranking, find_neighbours, search_chunk
 from reid_cckd.evaluation.retrieval import (
     CameraPolicy,
     Convention,
     RetrievalResult,
     camera_tags,
     check_options,
+    evaluate_retrieval,
     no_match,
     score_positions,
 )
@@ -28,6 +33,7 @@ from reid_cckd.evaluation.rows import (
     exact_float32,
     same_length,
     shared_codes,
+    two_sets,
 )
 
 T = TypeVar("T")
@@ -44,6 +50,7 @@ def evaluate_sharded(
     *,
     convention: Convention = "torchreid",
     cameras: CameraPolicy = "exclude-same",
+    reranking: Reranking | None = None,
     device: torch.device | str | None = None,
     chunk: int | None = None,
     block: int = BLOCK,
@@ -56,10 +63,17 @@ def evaluate_sharded(
     a gallery of fewer blocks than processes leaves some idle. Of a chunk of queries the processes exchange the scores
     of the true matches and how many items lie above each, nothing else.
 
+    With ``reranking`` every process reads everything, and the processes share the search for the neighbours of all
+    rows, which are (Q + G)^2 products; what follows is done by the first process alone.
+
     Raises:
         ValueError, TypeError: as `evaluate_retrieval`, on every process, whichever one found the fault.
     """
     check_options(ranks, convention, cameras, chunk)
+    if reranking is not None:
+        lists = query_ids, gallery_ids, query_cameras, gallery_cameras, ranks
+        options: dict[str, Any] = {"convention": convention, "cameras": cameras, "chunk": chunk, "progress": progress}
+        return _reranked(query, gallery, reranking, device, *lists, **options)
     place = choose_device(device, gallery, query)
     own = _part(len(gallery), block)
     queries, items = _together(lambda: _rows(query, gallery, own, place))
@@ -76,9 +90,60 @@ def evaluate_sharded(
     return score_positions(positions, ranks, convention, policy, len(gallery), None)
 
 
-def _part(count: int, block: int) -> range:
-    """The rows of this process: whole blocks, as evenly as they go."""
-    blocks, rank, world = -(-count // block), dist.get_rank(), dist.get_world_size()
+def expand_sharded(
+    query: Embeddings,
+    gallery: Embeddings,
+    *,
+    k: int = 10,
+    alpha: float = 3.0,
+    device: torch.device | str | None = None,
+    chunk: int | None = None,
+) -> NDArray[np.float32]:
+    """`expand_queries` by all processes of the default group together; each of them gets all rows.
+
+    Every process gives the same arguments, reads all of ``gallery`` and expands its part of ``query``, whole chunks.
+
+    Raises:
+        ValueError: as `expand_queries`, on every process, whichever one found the fault.
+    """
+    size = chunk or chunk_size(len(query), len(gallery))
+    own = _part(len(query), size)
+    options: dict[str, Any] = {"k": k, "alpha": alpha, "device": device, "chunk": size}
+    rows = _together(lambda: expand_queries(query[own.start : own.stop] if own else query[:1], gallery, **options))
+    return _exchanged(rows[: len(own)], len(query), size)
+
+
+def _reranked(
+    query: Embeddings, gallery: Embeddings, reranking: Reranking, device: Any, *lists: Any, **options: Any
+) -> RetrievalResult:
+    """The search for neighbours by all processes, everything else by the first."""
+    queries, items = two_sets(query, gallery, device, ("query", "gallery"))
+    count = len(queries) + len(items)
+    size = search_chunk(count)
+    with exact_float32(queries.device):
+        found = find_neighbours(queries, items, reranking.k1, _part(count, size))
+    parts = (_exchanged(column, count, size) for column in (found.nearest, found.farthest))
+    more = {"reranking": reranking, "neighbours": Neighbours(*parts), "device": device, **options}
+    result: RetrievalResult = _first(lambda: evaluate_retrieval(query, gallery, *lists, **more))
+    return result
+
+
+def _exchanged(rows: NDArray[Any], count: int, block: int) -> NDArray[Any]:
+    """All ``count`` rows, of which each process has its part."""
+    whole = torch.empty(count, *rows.shape[1:], dtype=torch.from_numpy(rows).dtype)
+    for rank in range(dist.get_world_size()):
+        part = _part(count, block, rank)
+        if rank == dist.get_rank():
+            whole[part.start : part.stop] = torch.from_numpy(rows)
+        if part:
+            dist.broadcast(whole[part.start : part.stop], src=rank)
+    return whole.numpy()
+
+
+def _part(count: int, block: int, rank: int | None = None) -> range:
+    """The rows of a process, this one unless told: whole blocks, as evenly as they go."""
+    rank = dist.get_rank() if rank is None else rank
+    blocks, world = -(-count // block), dist.get_world_size()
     edges = [min(count, block * (blocks * k // world)) for k in (rank, rank + 1)]
     return range(*edges)
 
@@ -105,3 +170,11 @@ def _together(work: Callable[[], T]) -> T:
     if first is not None:
         raise first
     return done
+
+
+def _first(work: Callable[[], T]) -> T:
+    """What the first process makes of some work, or its fault, on all."""
+    box: list[Any] = [_together(lambda: work() if dist.get_rank() == 0 else None)]
+    dist.broadcast_object_list(box, src=0)
+    made: T = box[0]
+    return made

@@ -29,7 +29,19 @@ def cases(teacher: Path, folder: Path) -> dict[str, list[str]]:
         "multi-query": [str(teacher), BATCH, "--protocol", "multi-query", "--bootstrap", "20"],
         "single-shot": [str(teacher), BATCH, "--protocol", "single-shot"],
         "verification": [str(teacher), BATCH, *pairs],
-        "refined": [str(teacher), "--rerank"],
+        "refined": [str(teacher), BATCH, "--rerank", "5", "2", "0.3", "--expand", "3"],
+        "compared": [str(folder / "features"), "--rerank", "--compare", str(teacher)],
+    }
+
+
+def refused(teacher: Path, folder: Path) -> dict[str, list[str]]:
+    """What only the process that evaluates finds fault with."""
+    return {
+        "one kind of pairs": [
+            str(teacher),
+            "evaluation.task=verification",
+            f"evaluation.pairs={{a: {folder}/same.bin}}",
+        ]
     }
 
 
@@ -43,7 +55,7 @@ def process(rank: int, folder: Path, teacher: Path, ports: dict[str, int]) -> No
     torch.set_num_threads(1)
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1")
     codes = {}
-    for name, arguments in cases(teacher, folder).items():
+    for name, arguments in {**cases(teacher, folder), **refused(teacher, folder)}.items():
         os.environ["MASTER_PORT"] = str(ports[name])
         with pytest.MonkeyPatch.context() as patch, (folder / f"{name}.{rank}.err").open("w") as errors:
             patch.setattr("sys.stderr", errors)
@@ -57,10 +69,11 @@ def found(teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tests")
     images = [jpeg(grey, (16, 32)) for pair in [(40, 45), (40, 220)] * 10 for grey in pair]
     (folder / "pairs.bin").write_bytes(pickle.dumps((images, [True, False] * 10), protocol=2))
+    (folder / "same.bin").write_bytes(pickle.dumps((images, [True] * 20), protocol=2))
     assert main(["extract", str(teacher), "--output", str(folder / "features")]) == 0
     for name, arguments in cases(teacher, folder).items():
         assert run(arguments, folder / "one" / name) == 0
-    ports = {name: free_port() for name in cases(teacher, folder)}
+    ports = {name: free_port() for name in (*cases(teacher, folder), *refused(teacher, folder))}
     multiprocessing.spawn(process, args=(folder, teacher, ports), nprocs=2)
     return folder
 
@@ -71,7 +84,9 @@ def report(path: Path) -> dict[str, Any]:
     return {key: value for key, value in values.items() if key not in ("cost", "provenance")}
 
 
-@pytest.mark.parametrize("case", ["embeddings", "checkpoint", "multi-query", "single-shot", "verification"])
+@pytest.mark.parametrize(
+    "case", ["embeddings", "checkpoint", "multi-query", "single-shot", "verification", "refined", "compared"]
+)
 def test_two_processes_report_what_one_does(found: Path, case: str) -> None:
     assert [json.loads((found / f"codes.{rank}.json").read_text())[case] for rank in range(2)] == [0, 0]
     alone, together = (report(found / number / f"{case}.json") for number in ("one", "two"))
@@ -85,7 +100,9 @@ def test_embeddings_of_two_processes_are_those_of_one(found: Path) -> None:
     np.testing.assert_array_equal(one.paths, two.paths)
 
 
-def test_refined_rankings_are_left_to_one(found: Path) -> None:
+def test_a_fault_that_one_process_finds_stops_all_with_its_message(found: Path) -> None:
     for rank in range(2):
-        assert json.loads((found / f"codes.{rank}.json").read_text())["refined"] == 2
-        assert "leave --rerank" in (found / f"refined.{rank}.err").read_text()
+        assert json.loads((found / f"codes.{rank}.json").read_text())["one kind of pairs"] == 2
+        message = (found / f"one kind of pairs.{rank}.err").read_text()
+        assert "same.bin" in message
+        assert "Connection" not in message

@@ -42,7 +42,14 @@ def bad_row(value):
 
 def test_none_is_left_out():
     predictions = {"predict_retrieval", "predict_identification", "predict_pairs", "product_rate", "pair_rate"}
-    without_embeddings = {"bootstrap_interval", "compare", "compare_seeds", *predictions, "evaluate_sharded"}
+    without_embeddings = {
+        "bootstrap_interval",
+        "compare",
+        "compare_seeds",
+        *predictions,
+        "evaluate_sharded",
+        "expand_sharded",
+    }
     functions = {name for name in evaluation.__all__ if name.islower()}
     assert functions == set(CALLS) | without_embeddings
 

@@ -8,10 +8,29 @@ import torch
 from torch import distributed as dist
 from torch import multiprocessing
 
-from reid_cckd.evaluation import evaluate_retrieval, evaluate_sharded
+from reid_cckd.evaluation import (
+    Reranking,
+    evaluate_retrieval,
+    evaluate_sharded,
+    expand_queries,
+    expand_sharded,
+    reranking,
+    sharded,
+)
 
-BLOCK = 64
-KINDS = ("random", "tied", "junk only in one half", "fewer blocks than processes", "market1501", "no match", "bad row")
+BLOCK, CHUNK = 64, 50
+REFINED = ("reranked", "reranked, tied", "reranked, no match", "reranked, bad row")
+KINDS = (
+    "random",
+    "tied",
+    "junk only in one half",
+    "fewer blocks than processes",
+    "market1501",
+    "no match",
+    "bad row",
+    *REFINED,
+)
+EXPANSIONS = {"some": (5, 3.0), "all, plainly": (500, 0.0), "bad": (3, -1.0)}
 
 
 def data(kind):
@@ -20,18 +39,20 @@ def data(kind):
     ids = [rng.integers(0, 12, n) for n in (30, items)]
     cameras = [rng.integers(0, 3, n) for n in (30, items)]
     rows = [rng.standard_normal((n, 8)).astype(np.float32) for n in (30, items)]
-    if kind == "tied":  # rows of one entry: similarities are exact
+    if "tied" in kind:  # rows of one entry: similarities are exact
         rows = [np.eye(5, dtype=np.float32)[rng.integers(0, 5, n)] for n in (30, items)]
     if kind == "junk only in one half":
         cameras[1][:192] = 7
-    if kind == "no match":
+    if "no match" in kind:
         ids[0] += 100
-    if kind == "bad row":
+    if "bad row" in kind:
         rows[1][300] = 0  # in the second process's part
     return *rows, *ids, *cameras
 
 
 def options(kind):
+    if kind in REFINED:
+        return {"reranking": Reranking(7, 3, 0.4)}
     return {"convention": "market1501"} if kind == "market1501" else {}
 
 
@@ -43,10 +64,37 @@ def outcome(evaluate, kind, **more):
     return {**result.summary(), "ap": result.ap, "first": result.first_rank, "inp": result.inp}
 
 
+def expanded(expand, kind, rows):
+    """Rows of the gallery, so few of them that one process has none, or all."""
+    k, alpha = EXPANSIONS[kind]
+    gallery = data("random")[1]
+    try:
+        return expand(gallery[:rows], gallery, k=k, alpha=alpha, chunk=CHUNK)
+    except ValueError as error:
+        return str(error)
+
+
+def small_chunks(patch):
+    """Or one process would search for all neighbours."""
+    for module in (reranking, sharded):
+        patch.setattr(module, "search_chunk", lambda count: CHUNK)
+
+
 def process(rank, folder):
     dist.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=2)
+    find, searched = reranking.find_neighbours, []
+
+    def counted(query, gallery, k1, rows):
+        searched.append(len(rows))
+        return find(query, gallery, k1, rows)
+
     try:
-        torch.save([outcome(evaluate_sharded, kind, block=BLOCK) for kind in KINDS], f"{folder}/{rank}.pt")
+        with pytest.MonkeyPatch.context() as patch:
+            small_chunks(patch)
+            patch.setattr(sharded, "find_neighbours", counted)
+            found = [outcome(evaluate_sharded, kind, block=BLOCK) for kind in KINDS]
+            rows = {(kind, n): expanded(expand_sharded, kind, n) for kind in EXPANSIONS for n in (10, 333)}
+        torch.save((found, rows, searched), f"{folder}/{rank}.pt")
     finally:
         dist.destroy_process_group()
 
@@ -60,12 +108,26 @@ def outcomes(tmp_path_factory):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("rank", [0, 1])
-def test_each_process_has_the_result_of_one(outcomes, kind, rank):
-    found, expected = outcomes[rank][KINDS.index(kind)], outcome(evaluate_retrieval, kind)
+def test_each_process_has_the_result_of_one(outcomes, kind, rank, monkeypatch):
+    small_chunks(monkeypatch)
+    found, expected = outcomes[rank][0][KINDS.index(kind)], outcome(evaluate_retrieval, kind)
     if isinstance(expected, str):
         assert found == expected
-        assert ("share no id" in expected) if kind == "no match" else ("row 300 is a zero vector" in expected)
+        assert ("share no id" in expected) if "no match" in kind else ("row 300 is a zero vector" in expected)
     else:
         assert found.keys() == expected.keys()
         for name in found:
             np.testing.assert_array_equal(found[name], expected[name])
+
+
+@pytest.mark.parametrize("kind", EXPANSIONS)
+@pytest.mark.parametrize("count", [10, 333])
+def test_each_process_has_all_expanded_rows(outcomes, kind, count):
+    expected = expanded(expand_queries, kind, count)
+    for _, rows, _ in outcomes:
+        assert "alpha" in rows[kind, count] if isinstance(expected, str) else (rows[kind, count] == expected).all()
+
+
+def test_the_search_for_neighbours_is_shared(outcomes):
+    for mine, others in zip(outcomes[0][2], outcomes[1][2], strict=True):
+        assert (mine, others) == (200, 163)
