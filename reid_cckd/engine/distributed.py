@@ -18,7 +18,7 @@ from torch import distributed as dist
 from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
-from reid_cckd.errors import ConfigError, DataError
+from reid_cckd.errors import ConfigError, DataError, UserError
 
 PATIENCE = timedelta(hours=1)  # of the others while rank 0 evaluates
 T = TypeVar("T")
@@ -110,10 +110,18 @@ def gather_objects(value: T) -> list[T]:
 
 
 def on_rank_zero(work: Callable[[], T]) -> T:
-    """What ``work`` returns on rank 0, on all processes."""
-    box: list[Any] = [work() if rank() == 0 else None]
-    if is_distributed():
-        dist.broadcast_object_list(box, src=0)
+    """What ``work`` returns on rank 0, on all processes; a fault there is raised on all: nobody waits for ever."""
+    if not is_distributed():
+        return work()
+    box: list[Any] = [None, None]
+    if rank() == 0:
+        try:
+            box[0] = work()
+        except (UserError, ValueError, TypeError, OSError) as error:
+            box[1] = error
+    dist.broadcast_object_list(box, src=0)
+    if box[1] is not None:
+        raise box[1]
     result: T = box[0]
     return result
 
