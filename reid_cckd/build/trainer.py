@@ -22,8 +22,18 @@ from reid_cckd.build.sampling import build_sampler
 from reid_cckd.build.teaching import build_teacher
 from reid_cckd.config import Config
 from reid_cckd.data import ImageDataset, Manifest, collate, limit_threads
-from reid_cckd.engine import DirectFeed, Feed, Trainer, create_optimizer, create_schedule, rank, world_size
+from reid_cckd.engine import (
+    DirectFeed,
+    Feed,
+    Trainer,
+    create_optimizer,
+    create_schedule,
+    moves_rows_apart,
+    rank,
+    world_size,
+)
 from reid_cckd.errors import ConfigError
+from reid_cckd.losses import Objective
 from reid_cckd.models import Embedder, Teacher
 
 LOOK_EVERY = 20  # steps after which a GPU is asked for the losses: asking waits for it
@@ -129,9 +139,15 @@ def _training_images(
     return image_dataset(manifest, labels, config.data, **options)
 
 
-def _optimizer(config: Config, student: nn.Module, objective: nn.Module) -> Optimizer:
+def _optimizer(config: Config, student: nn.Module, objective: Objective) -> Optimizer:
     optim = config.optim
-    return create_optimizer([student, objective], optim.name, optim.lr, optim.weight_decay, optim.options)
+    settings = optim.name, optim.lr, optim.weight_decay, optim.options
+    if objective.shards() and not moves_rows_apart(*settings):
+        raise ConfigError(
+            f"optim.name: {optim.name} looks at a whole weight to move a part of it, and a term shares its weights out "
+            f"between processes. Take an optimiser that does not, such as sgd or adamw, or leave out shard: true."
+        )
+    return create_optimizer([student, objective], *settings)
 
 
 def _prepared(student: Embedder, config: Config, device: torch.device) -> Embedder:

@@ -18,7 +18,7 @@ from reid_cckd.engine.embeddings import Embeddings, is_embeddings
 from reid_cckd.engine.extract import On, embed_batch, extract, extract_to
 from reid_cckd.engine.feed import DirectFeed, Feed
 from reid_cckd.engine.interrupt import Interrupted
-from reid_cckd.engine.optim import create_optimizer, create_schedule
+from reid_cckd.engine.optim import create_optimizer, create_schedule, moves_rows_apart
 from reid_cckd.engine.protocols import TrainingData
 from reid_cckd.engine.teacher_cache import Layout, TeacherCache, build_cache, open_cache
 from reid_cckd.engine.teachers import CachedTeacher, OnlineTeacher, TeacherSource
@@ -61,6 +61,7 @@ __all__ = [
     "load_checkpoint",
     "local_device",
     "milliseconds_per_image",
+    "moves_rows_apart",
     "on_rank_zero",
     "open_cache",
     "pick_device",

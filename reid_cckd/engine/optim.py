@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from timm.optim import create_optimizer_v2
 from timm.scheduler import create_scheduler_v2
 from timm.scheduler.scheduler import Scheduler
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from reid_cckd.errors import ConfigError
@@ -28,6 +29,22 @@ def create_optimizer(
     except (ValueError, TypeError, AssertionError, KeyError, RuntimeError) as error:
         raise ConfigError(f"optim: timm cannot make the optimiser {name!r} with {options}: {error}") from error
     return optimizer
+
+
+def moves_rows_apart(name: str, lr: float, weight_decay: float, options: dict[str, Any]) -> bool:
+    """Whether such an optimiser moves a row of a weight by that row's gradients alone, so that parts can be trained."""
+    whole = torch.linspace(0.1, 1.2, 12).view(4, 3)
+
+    def trained(rows: int) -> Tensor:
+        parts = nn.ParameterList([nn.Parameter(part.clone()) for part in whole.split(rows)])
+        optimizer = create_optimizer([parts], name, lr, weight_decay, options)
+        for step in range(1, 4):
+            for part, gradient in zip(parts, (whole.sin() * step).split(rows), strict=True):
+                part.grad = gradient.clone()
+            optimizer.step()
+        return torch.cat([part.detach() for part in parts])
+
+    return torch.allclose(trained(4), trained(2), rtol=1e-5, atol=1e-8)
 
 
 def create_schedule(

@@ -35,6 +35,7 @@ from reid_cckd.engine.interrupt import Interrupted, StopRequest
 from reid_cckd.engine.meter import Meter
 from reid_cckd.engine.protocols import TrainingData, TrainingObjective
 from reid_cckd.engine.randomness import random_state, restore_state_of_run, set_random_state, states_of_run
+from reid_cckd.engine.shards import own_states, whole_states
 from reid_cckd.engine.teachers import TeacherSource
 from reid_cckd.engine.tracking import Progress, RunLog, RunningMeans
 from reid_cckd.engine.watch import Seen, Watch, not_finite
@@ -95,6 +96,7 @@ class Trainer:
         network: nn.Module = torch.compile(self.student) if self.compiled else self.student  # type: ignore[assignment]
         self.forward = show_stages(network, self.device)
         self.meter = Meter(self.device)
+        self.shards = self.objective.shards()
 
     @property
     def network(self) -> nn.Module:
@@ -120,13 +122,14 @@ class Trainer:
 
     def resume(self, path: Path) -> None:
         """Take up the state that `fit` saved, to the sample."""
-        state = load_checkpoint(path)
+        state = load_checkpoint(path, lazy=bool(self.shards))
         if "optimizer" not in state:
             raise CheckpointError(f"{path} holds weights only; a run is resumed from its last.pt.")
         try:
             self.student.load_state_dict(state["model"])
-            self.objective.load_state_dict(state["objective"])
-            self.optimizer.load_state_dict(state["optimizer"])
+            own = own_states(self.objective, self.optimizer, state)
+            self.objective.load_state_dict(own["objective"])
+            self.optimizer.load_state_dict(own["optimizer"])
             if self.average is not None:
                 self.average.module.load_state_dict(state["average"])
         except (RuntimeError, ValueError, KeyError, TypeError) as error:
@@ -183,7 +186,7 @@ class Trainer:
             self._apart_balance(batch, teacher, progress)
             stages = self.objective.stages(progress)
             backward_in_chunks(self.forward, batch.images, self.chunk, stages, loss_of, self.precision)
-        average_gradients(self.objective.parameters())
+        average_gradients(parameter for parameter in self.objective.parameters() if parameter not in self.shards)
         if self.clip_norm is not None:
             nn.utils.clip_grad_norm_(self.student.parameters(), self.clip_norm)
         self.optimizer.step()
@@ -284,8 +287,7 @@ class Trainer:
             **self.meta,
             "model": self.student.state_dict(),
             "average": None if self.average is None else self.average.module.state_dict(),
-            "objective": self.objective.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            **whole_states(self.objective, self.optimizer),
             "position": asdict(self.position),
             "means": self.means.state_dict(),
             "rng_of_ranks": states_of_run(),

@@ -35,8 +35,7 @@ def gather_rows(rows: Tensor) -> Tensor:
     all rows, DistributedDataParallel's mean over processes is then exactly the gradient of that loss. Under
     `rows_are_whole` it is the identity.
     """
-    alone = not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1
-    if alone or _whole.get():
+    if is_alone() or _whole.get():
         return rows
     return cast(Tensor, _GatherRows.apply(rows))
 
@@ -46,6 +45,43 @@ def gather_output(output: Output, stages: Collection[str]) -> Output:
     named = output._asdict().items()
     gathered = (gather_rows(rows) if name in stages and rows is not None else None for name, rows in named)
     return Output(*gathered)  # type: ignore[arg-type]
+
+
+def is_alone() -> bool:
+    """Whether this process is the only one."""
+    return not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1
+
+
+def part_of(count: int) -> range:
+    """This process's part of ``count`` numbers, in order of rank."""
+    if is_alone():
+        return range(count)
+    rank, world = dist.get_rank(), dist.get_world_size()
+    return range(count * rank // world, count * (rank + 1) // world)
+
+
+def total_of_parts(values: Tensor) -> Tensor:
+    """The sum over processes of what each computed of its own part, where all compute the same loss of that sum.
+
+    Every process must call it; the gradient of the loss reaches each part once.
+    """
+    return values if is_alone() else cast(Tensor, _TotalOfParts.apply(values))
+
+
+def largest_of_parts(values: Tensor) -> Tensor:
+    """The largest over processes of each value, without gradient."""
+    values = values.detach().clone()
+    if not is_alone():
+        dist.all_reduce(values, op=dist.ReduceOp.MAX)
+    return values
+
+
+def for_parts(rows: Tensor) -> Tensor:
+    """Rows that are the same in all processes, of which each computes another part of one loss.
+
+    Every process must call it, and its backward: the gradient is the sum of those of the parts.
+    """
+    return rows if is_alone() else cast(Tensor, _ForParts.apply(rows))
 
 
 @contextlib.contextmanager
@@ -79,6 +115,36 @@ class _GatherRows(torch.autograd.Function):
         total = upstream.contiguous().clone()
         dist.all_reduce(total)
         return total[ctx.part]
+
+
+class _TotalOfParts(torch.autograd.Function):
+    """All-reduce; backward is the identity, because every process holds the same loss."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        total = values.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> Tensor:
+        return upstream
+
+
+class _ForParts(torch.autograd.Function):
+    """The identity; backward is an all-reduce."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor) -> Tensor:
+        return rows.view_as(rows)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> Tensor:
+        total = upstream.contiguous().clone()
+        dist.all_reduce(total)
+        return total
 
 
 def _counts(rows: Tensor) -> list[int]:

@@ -27,8 +27,14 @@ LEAST_SHARE = 1e-6  # of the old centre in the new one, as published
 def margin_cosines(cosines: Tensor, labels: Tensor, kind: Literal["arc", "cos"], margin: float) -> Tensor:
     """Cosines (N, C) with that of each row's own class lowered: cos(theta + margin) ("arc"), cos(theta) - margin."""
     own = cosines.gather(1, labels.unsqueeze(1))
-    theta = own.clamp(ARC_LIMIT - 1, 1 - ARC_LIMIT).acos()
-    return cosines.scatter(1, labels.unsqueeze(1), (theta + margin).cos() if kind == "arc" else own - margin)
+    return cosines.scatter(1, labels.unsqueeze(1), lowered(own, kind, margin))
+
+
+def lowered(own: Tensor, kind: Literal["arc", "cos"], margin: float) -> Tensor:
+    """Cosines to the own class, of any shape, with the margin taken off."""
+    if kind == "cos":
+        return own - margin
+    return (own.clamp(ARC_LIMIT - 1, 1 - ARC_LIMIT).acos() + margin).cos()
 
 
 def adaface_cosines(cosines: Tensor, labels: Tensor, quality: Tensor, margin: float) -> Tensor:

@@ -130,6 +130,11 @@ class Objective(nn.Module):
         """Where in the network the terms look that have a weight after a fraction of the training."""
         return {term.on for term in self.terms if term.weight_at(progress)} or {"neck"}
 
+    def shards(self) -> dict[nn.Parameter, range]:
+        """Parameters of which this process holds a part, and which rows of the whole these are."""
+        held = [(loss, getattr(loss, "shards", {})) for loss in self.modules_by_name.values()]
+        return {getattr(loss, name): rows for loss, names in held for name, rows in names.items()}
+
     def weights(self, progress: float) -> dict[str, float]:
         """Each term's weight after a fraction of the training."""
         return {term.name: term.weight_at(progress) for term in self.terms}

@@ -11,8 +11,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from reid_cckd.losses.checks import positive
+from reid_cckd.losses.distributed import (
+    for_parts,
+    gather_rows,
+    is_alone,
+    largest_of_parts,
+    part_of,
+    total_of_parts,
+)
 from reid_cckd.losses.kernels import unit_rows
-from reid_cckd.losses.margin import check_classes, margin_cosines, margin_of
+from reid_cckd.losses.margin import check_classes, lowered, margin_cosines, margin_of
 from reid_cckd.losses.pairs import refuse_pairs
 from reid_cckd.losses.precision import at_least_float32, full_precision
 
@@ -28,6 +36,11 @@ class PartialMargin(nn.Module):
     on ``seed`` and on a count of steps that is in `state_dict`, and moves on in training mode only. Computed in float32
     or better, under autocast too.
 
+    With ``shard`` the processes of torch.distributed share the classes out: each holds the weights of its own part,
+    with their gradient, and scores the rows of all processes (which it gathers) by those of them that were drawn. Value
+    and gradients are those of one process. ``shards`` names the rows that this process holds of a parameter: nobody may
+    average its gradient with another's, and a `state_dict` holds this process's part alone.
+
     Source: An et al., "Killing Two Birds with One Stone: Efficient and Robust Training of Face Recognition CNNs by
     Partial FC", CVPR 2022, sec. 3.2.
 
@@ -37,6 +50,7 @@ class PartialMargin(nn.Module):
         kind: margin on the angle ("arc") or on the cosine ("cos").
         scale: factor of the cosines, above 0.
         margin: None is 0.45 ("arc") or 0.35 ("cos").
+        shard: let each process hold a part of the classes.
 
     Raises:
         ValueError: names the argument; in the call also labels that are missing, of another shape or out of range.
@@ -53,35 +67,56 @@ class PartialMargin(nn.Module):
         scale: float = 64.0,
         margin: float | None = None,
         seed: int = 0,
+        shard: bool = False,
     ) -> None:
         super().__init__()
         if not 0 < share <= 1:
             raise ValueError(f"share: expected a number in (0, 1], got {share}")
         self.kind, self.margin = kind, margin_of(kind, margin)
         self.scale, self.seed = positive("scale", scale), seed
-        self.kept = math.ceil(share * num_classes)
-        self.weight = nn.Parameter(torch.empty(num_classes, width).normal_(std=0.01))
+        self.num_classes, self.kept = num_classes, math.ceil(share * num_classes)
+        self.shards = {"weight": part_of(num_classes)} if shard and not is_alone() else {}
+        self.own = self.shards.get("weight", range(num_classes))
+        weight = torch.empty(num_classes, width).normal_(std=0.01)  # of all classes: alike in all processes
+        self.weight = nn.Parameter(weight[self.own.start : self.own.stop].clone() if self.shards else weight)
         self.register_buffer("step", torch.tensor(0))
 
     def forward(
         self, embeddings: Tensor, labels: Tensor | None = None, indices_tuple: Any = None, ref_emb: None = None
     ) -> Tensor:
         refuse_pairs(indices_tuple)
-        labels = check_classes(embeddings, labels, *self.weight.shape)
+        if self.shards and labels is not None:
+            embeddings, labels = gather_rows(embeddings), gather_rows(labels)
+        labels = check_classes(embeddings, labels, self.num_classes, self.weight.shape[1])
         rows = at_least_float32(embeddings)
         classes = self.classes_of(labels)
         if self.training:
             self.step += 1
         with full_precision(rows):
-            own = torch.searchsorted(classes, labels)
-            cosines = functional.linear(unit_rows(rows), unit_rows(self.weight[classes].to(rows.dtype)))
-            logits = self.scale * margin_cosines(cosines, own, self.kind, self.margin)
-            return functional.cross_entropy(logits, own)
+            return self._of_a_part(rows, labels, classes) if self.shards else self._of_all(rows, labels, classes)
+
+    def _of_all(self, rows: Tensor, labels: Tensor, classes: Tensor) -> Tensor:
+        own = torch.searchsorted(classes, labels)
+        cosines = functional.linear(unit_rows(rows), unit_rows(self.weight[classes].to(rows.dtype)))
+        return functional.cross_entropy(self.scale * margin_cosines(cosines, own, self.kind, self.margin), own)
+
+    def _of_a_part(self, rows: Tensor, labels: Tensor, classes: Tensor) -> Tensor:
+        """The same where this process scores its own classes alone: the softmax is put together of the parts'."""
+        mine = classes[(classes >= self.own.start) & (classes < self.own.stop)]
+        held = torch.isin(labels, mine).nonzero().flatten()  # the rows whose class is one of them
+        place = held, torch.searchsorted(mine, labels[held])
+        weights = unit_rows(self.weight[mine - self.own.start].to(rows.dtype))
+        cosines = functional.linear(unit_rows(for_parts(rows)), weights)
+        own = lowered(cosines[place], self.kind, self.margin)
+        part = (self.scale * cosines.index_put(place, own)).logsumexp(dim=1)
+        largest = largest_of_parts(part)
+        normaliser = total_of_parts((part - largest).exp()).log() + largest
+        return (normaliser - total_of_parts(own.new_zeros(len(rows)).index_put((held,), self.scale * own))).mean()
 
     @torch.no_grad()
     def classes_of(self, labels: Tensor) -> Tensor:
         """The classes of this step, ascending: those of ``labels`` and as many others as there is room for."""
-        count, device = len(self.weight), labels.device
+        count, device = self.num_classes, labels.device
         if self.kept >= count:
             return torch.arange(count, device=device)
         state = np.random.SeedSequence([self.seed, int(self.step)]).generate_state(1)  # torch's CPU takes 32 bits
@@ -92,4 +127,5 @@ class PartialMargin(nn.Module):
         return chance.topk(max(self.kept, len(present))).indices.sort().values
 
     def extra_repr(self) -> str:
-        return f"weight={tuple(self.weight.shape)}, kept={self.kept}, kind={self.kind!r}, margin={self.margin}"
+        of = f" of {self.num_classes}" if self.shards else ""
+        return f"weight={tuple(self.weight.shape)}{of}, kept={self.kept}, kind={self.kind!r}, margin={self.margin}"

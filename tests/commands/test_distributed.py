@@ -42,6 +42,7 @@ FACES = {
     "options": {"share": 0.5},
 }  # draws classes
 OBJECTIVE = {"alpha": 0.5, "beta": 10.0, "terms": [TRIPLET, CRD, FACES]}
+SHARED_OUT = f"objective.terms={json.dumps([TRIPLET, CRD, {**FACES, 'options': {'share': 0.5, 'shard': True}}])}"
 CASES: dict[str, list[str]] = {
     "plain": [],
     "chunks": ["train.chunk=4"],
@@ -51,6 +52,10 @@ CASES: dict[str, list[str]] = {
     "odd": ["sampler.classes_per_batch=3", "sampler.samples_per_class=3"],
     "other data": [],
     "norms": ["train.sync_bn=true"],
+    "shared out": [SHARED_OUT],
+    "shared out, stopped": [SHARED_OUT],
+    "shared out, grown": [SHARED_OUT, "--resume"],
+    "shared out, whole weights": [SHARED_OUT, "optim.name=lamb"],
 }
 
 
@@ -72,7 +77,7 @@ def work(rank: int, folder: Path, ports: dict[str, int], other_root: Path) -> No
             arguments = [f"data.root={other_root}"]
         with pytest.MonkeyPatch.context() as patch, (folder / f"{name}.{rank}.err").open("w") as errors:
             patch.setattr("sys.stderr", errors)
-            if name == "stopped" and rank == 1:
+            if name.endswith("stopped") and rank == 1:
                 stop_after_four_steps(patch)
             patch.setattr(teacher_cache, "PART", 20)
             if name == "plain":
@@ -162,7 +167,8 @@ def found(pedestrians: Path, teacher: Path, tmp_path_factory: pytest.TempPathFac
     assert train_main([str(config)]) == 0
     with pytest.MonkeyPatch.context() as patch:
         stop_after_four_steps(patch)
-        assert train_main([str(config), f"output={folder / 'grown'}"]) == 128 + signal.SIGTERM
+        for name, arguments in {"grown": [], "shared out, grown": [SHARED_OUT]}.items():
+            assert train_main([str(config), f"output={folder / name}", *arguments]) == 128 + signal.SIGTERM
     ports = {name: free_port() for name in (*CASES, "embed")}
     multiprocessing.spawn(work, args=(folder, ports, other), nprocs=2)
     return folder
@@ -225,6 +231,20 @@ def test_two_processes_go_on_where_one_stopped(found: Path) -> None:
     assert_alike(found / "alone", found / "grown")
 
 
+def test_two_processes_share_the_classes_of_a_head(found: Path) -> None:
+    assert [one["shared out"] for one in codes(found)] == [0, 0]
+    assert_alike(found / "alone", found / "shared out")
+
+
+def test_shared_out_classes_go_on_with_another_number_of_processes(found: Path) -> None:
+    assert [one["shared out, grown"] for one in codes(found)] == [0, 0]
+    assert_alike(found / "alone", found / "shared out, grown")
+    assert [one["shared out, stopped"] for one in codes(found)] == [128 + signal.SIGTERM] * 2
+    stopped = found / "shared out, stopped"
+    assert train_main([str(found / "run.yaml"), SHARED_OUT, f"output={stopped}", "--resume"]) == 0
+    assert_alike(found / "alone", stopped)
+
+
 def test_two_processes_share_the_questions_to_a_teacher(found: Path) -> None:
     assert [one["views"] for one in codes(found)] == [0, 0]
     answers = [one["answers"] for one in codes(found)]
@@ -255,6 +275,7 @@ def test_two_processes_share_the_images_of_an_evaluation(found: Path) -> None:
         ("odd", ["a batch of 9 images cannot be split over 2 processes"]),
         ("other data", ["data", "not the same on all processes", "rank 1"]),
         ("norms", ["train.sync_bn", "GPUs"]),
+        ("shared out, whole weights", ["optim.name: lamb", "shard: true"]),
     ],
 )
 def test_what_cannot_run_is_said_before_the_first_step(found: Path, case: str, words: list[str]) -> None:

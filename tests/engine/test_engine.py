@@ -18,6 +18,7 @@ from reid_cckd.engine import (
     create_schedule,
     extract,
     load_checkpoint,
+    moves_rows_apart,
     pick_device,
     save_checkpoint,
 )
@@ -116,6 +117,24 @@ def test_schedules_warm_up_and_come_down() -> None:
     steps = lrs("multistep", milestones=(2, 3), warmup_epochs=0)
     assert (steps[5], steps[9]) == pytest.approx((1.0, 0.1))
     assert steps[12] == pytest.approx(0.01)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "apart"),
+    [
+        ("sgd", {"momentum": 0.9}, True),
+        ("adamw", {}, True),
+        ("lion", {}, True),
+        ("lamb", {}, False),
+        ("lars", {}, False),
+    ],
+)
+def test_optimisers_that_look_at_a_whole_weight_are_told_from_others(
+    name: str, options: dict[str, float], apart: bool
+) -> None:
+    before = torch.get_rng_state()
+    assert moves_rows_apart(name, 0.1, 0.01, options) is apart
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_unknown_optimiser_and_device_are_named() -> None:
