@@ -41,7 +41,7 @@ def product_chunks(
     for start in range(0, len(query), size):
         rows = query.unit(start, start + size)
         products = next(buffers)[: len(rows)]
-        _fill(products, rows, gallery, pool)
+        multiply_blocks(rows, gallery, products, pool)
         yield start, products
 
 
@@ -67,7 +67,9 @@ def multiply(left: Tensor, right: Tensor, out: Tensor) -> None:
         torch.mm(left, right.T, out=out)
 
 
-def _fill(products: Tensor, rows: Tensor, gallery: Rows, pool: Executor | None) -> None:
+def multiply_blocks(rows: Tensor, gallery: Rows, products: Tensor, pool: Executor | None = None) -> None:
+    """Write the products of rows (A, D) with a gallery (B, D) as it is to ``products`` (A, B), block by block."""
+
     def multiply_block(start: int) -> None:
         items = gallery.raw(start, start + BLOCK)
         multiply(rows, items, products[:, start : start + len(items)])

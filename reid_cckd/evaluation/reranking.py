@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import Executor
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,8 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from reid_cckd.evaluation.neighbours import best_of
-from reid_cckd.evaluation.products import chunk_size, multiply, product_chunks
-from reid_cckd.evaluation.rows import BLOCK, Rows
+from reid_cckd.evaluation.products import chunk_size, multiply_blocks, product_chunks
+from reid_cckd.evaluation.rows import Rows
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
@@ -77,7 +78,12 @@ class Neighbours:
 
 
 def reranked_chunks(
-    query: Rows, gallery: Rows, options: Reranking, chunk: int | None = None, neighbours: Neighbours | None = None
+    query: Rows,
+    gallery: Rows,
+    options: Reranking,
+    chunk: int | None = None,
+    neighbours: Neighbours | None = None,
+    pool: Executor | None = None,
 ) -> Iterator[tuple[int, Tensor]]:
     """(first query, (chunk, G) scores on the CPU, higher is closer) in turn, as `product_chunks` gives products.
 
@@ -88,11 +94,11 @@ def reranked_chunks(
 
     Source: Zhong et al., Re-ranking Person Re-identification with k-reciprocal Encoding, CVPR 2017, eq. 12.
     """
-    everything, found = _Both(query, gallery), neighbours or find_neighbours(query, gallery, options.k1)
+    everything, found = _Both(query, gallery), neighbours or find_neighbours(query, gallery, options.k1, pool=pool)
     nearest, farthest = found.nearest, found.farthest
     features = _average(_encode(everything, nearest, farthest, options.k1), nearest[:, : options.k2])
     columns = features.transposed(slice(len(query), len(everything)), len(everything))
-    for start, products in product_chunks(query, gallery, chunk):
+    for start, products in product_chunks(query, gallery, chunk, pool):
         scores = products.div_(gallery.lengths).cpu().numpy()
         scores -= 1  # minus half the squared distance
         scores *= 2 * options.weight / farthest[start : start + len(scores), None]
@@ -129,17 +135,16 @@ class _Both:
         parts = [self.query.unit(start, min(stop, border))] if start < border else []
         return torch.cat([*parts, self.gallery.unit(max(start - border, 0), stop - border)] if stop > border else parts)
 
-    def similarities(self, rows: range) -> Iterator[Tensor]:
+    def similarities(self, rows: range, pool: Executor | None) -> Iterator[Tensor]:
         """(chunk, Q + G) cosine similarities of these rows to all rows, in turn."""
         size = search_chunk(len(self))
         for start in range(rows.start, rows.stop, size):
             left = self.unit(start, min(start + size, rows.stop))
             scores = torch.empty(len(left), len(self), device=left.device)
             for other, at in ((self.query, 0), (self.gallery, len(self.query))):
-                for first in range(0, len(other), BLOCK):
-                    items = other.raw(first, first + BLOCK)
-                    multiply(left, items, scores[:, at + first : at + first + len(items)])
-                scores[:, at : at + len(other)] /= other.lengths
+                products = scores[:, at : at + len(other)]
+                multiply_blocks(left, other, products, pool)
+                products /= other.lengths
             yield scores
 
 
@@ -148,12 +153,14 @@ def search_chunk(count: int) -> int:
     return chunk_size(count, count)
 
 
-def find_neighbours(query: Rows, gallery: Rows, k1: int, rows: range | None = None) -> Neighbours:
+def find_neighbours(
+    query: Rows, gallery: Rows, k1: int, rows: range | None = None, pool: Executor | None = None
+) -> Neighbours:
     """Of all rows, or of those ``rows`` of queries and gallery together, which begin with a `search_chunk`."""
     everything = _Both(query, gallery)
     width = min(k1 + 1, len(everything))
     nearest, least = [np.empty((0, width), dtype=np.int64)], [np.empty(0, dtype=np.float32)]
-    for scores in everything.similarities(range(len(everything)) if rows is None else rows):
+    for scores in everything.similarities(range(len(everything)) if rows is None else rows, pool):
         nearest.append(best_of(scores, width)[0])
         least.append(scores.min(dim=1).values.cpu().numpy())
     farthest = 2 - 2 * np.concatenate(least)

@@ -120,8 +120,8 @@ def _reranked(
     queries, items = two_sets(query, gallery, device, ("query", "gallery"))
     count = len(queries) + len(items)
     size = search_chunk(count)
-    with exact_float32(queries.device):
-        found = find_neighbours(queries, items, reranking.k1, _part(count, size))
+    with exact_float32(queries.device), workers() as pool:
+        found = find_neighbours(queries, items, reranking.k1, _part(count, size), pool)
     parts = (_exchanged(column, count, size) for column in (found.nearest, found.farthest))
     more = {"reranking": reranking, "neighbours": Neighbours(*parts), "device": device, **options}
     result: RetrievalResult = _first(lambda: evaluate_retrieval(query, gallery, *lists, **more))

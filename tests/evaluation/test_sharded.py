@@ -84,9 +84,9 @@ def process(rank, folder):
     dist.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=2)
     find, searched = reranking.find_neighbours, []
 
-    def counted(query, gallery, k1, rows):
+    def counted(query, gallery, k1, rows, pool):
         searched.append(len(rows))
-        return find(query, gallery, k1, rows)
+        return find(query, gallery, k1, rows, pool)
 
     try:
         with pytest.MonkeyPatch.context() as patch:
