@@ -98,13 +98,16 @@ def _count_in_sorted(scores: Floats, least: Floats, thresholds: Floats, rows: In
 
 
 def _count_among_few(scores: Floats, least: Floats, thresholds: Floats, rows: Ints) -> tuple[Ints, Ints]:
-    """By sorting what reaches ``least``, of all rows together."""
     near = np.flatnonzero(scores >= least[:, None])
-    owners = near // scores.shape[1]
-    keys = np.sort(_keys(scores.ravel().take(near), owners))
+    return count_among(scores.ravel().take(near), near // scores.shape[1], thresholds, rows, len(scores))
+
+
+def count_among(scores: Floats, owners: Ints, thresholds: Floats, rows: Ints, height: int) -> tuple[Ints, Ints]:
+    """`count_above` of scores picked from ``height`` rows, score i from row ``owners[i]``: by sorting all together."""
+    keys = np.sort(_keys(scores, owners))
     wanted = _keys(thresholds, rows)
     right = keys.searchsorted(wanted, side="right")
-    ends = np.bincount(owners, minlength=len(scores)).cumsum()
+    ends = np.bincount(owners, minlength=height).cumsum()
     return ends[rows] - right, right - keys.searchsorted(wanted)
 
 

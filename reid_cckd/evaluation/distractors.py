@@ -5,8 +5,9 @@ from __future__ import annotations
 import itertools
 import math
 import threading
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Executor, Future
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from queue import SimpleQueue
 
@@ -15,11 +16,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from reid_cckd.evaluation.counting import blocks, count_above, count_above_on_device
-from reid_cckd.evaluation.products import empty, multiply
+from reid_cckd.evaluation import coarse
+from reid_cckd.evaluation.counting import blocks, count_above, count_above_on_device, count_among
+from reid_cckd.evaluation.products import Ints, empty, multiply, products_of
 from reid_cckd.evaluation.rows import Rows
 
 TILE = 24_000  # distractors scored together; rows of scores a power of two apart would share cache lines
+_PROBES = 1024  # scored by a thread at a time
 _SCORES = 24 * 2**20  # scores held by up to four threads: 96 MiB; more threads hold as much each
 
 
@@ -39,18 +42,19 @@ def scores_held(threads: int | None = None) -> int:
 
 @dataclass(frozen=True)
 class _Tile:
-    """Distractors as they are, their lengths, and which of them are ignored."""
+    """Distractors as they are, their lengths, which of them are ignored, and unit rows where they are of use."""
 
     rows: Tensor
     lengths: Tensor
     wrong: Tensor | None
+    halves: Tensor | None
 
 
 class Pass:
     """One pass over the distractors: for each pair how many score above it, and the highest impostor scores.
 
     A pair beaten ``deepest`` times is settled, its count no longer exact: as the pass goes on only good pairs are left,
-    above which few distractors lie.
+    above which few distractors lie. Where `coarse` products can tell which those are, only these are scored exactly.
     """
 
     def __init__(
@@ -71,21 +75,20 @@ class Pass:
         self.buffers: SimpleQueue[Tensor] = SimpleQueue()
         for _ in range(threads):
             self.buffers.put(empty(scores_held(threads) // threads, photos.device))
-        most = max(1, scores_held(threads) // threads // TILE)
-        self.step = math.ceil(len(photos) / (threads * math.ceil(len(photos) / most / threads)))
+        self.most = max(1, scores_held(threads) // threads // TILE)  # probes that a buffer has room for
+        self.step = math.ceil(len(photos) / (threads * math.ceil(len(photos) / _PROBES / threads)))
+        coarsely = photos.device.type == "cpu" and coarse.available()
+        self.halves = coarse.halve(photos.raw(0, len(photos)), photos.lengths) if coarsely else None
 
-    def over(self, tiles: Iterable[tuple[int, int]], pool: Executor) -> Iterator[int]:
+    def over(self, tiles: Sequence[tuple[int, int]], pool: Executor) -> Iterator[int]:
         """Score tile after tile, and give the end of each once it is counted; meanwhile the next one is read."""
-        begun: list[Future[None]] = []
-        last = 0
-        for start, stop in tiles:
-            tile = self._read(start, stop)
-            if last:
-                self._finish(begun)
-                yield last
-            begun, last = self._begin(tile, pool), stop
-        self._finish(begun)
-        yield last
+        coming = pool.submit(self._read, *tiles[0])
+        for (_, stop), following in zip(tiles, [*tiles[1:], None], strict=True):
+            tile = coming.result()
+            if following is not None:
+                coming = pool.submit(self._read, *following)
+            self._score_tile(tile, pool)
+            yield stop
 
     def _read(self, start: int, stop: int) -> _Tile:
         numbers = None if self.order is None else self.order[start:stop]
@@ -94,7 +97,8 @@ class Pass:
         if ignored is not None and ignored.any():
             wrong = torch.from_numpy(ignored).to(rows.device)
             rows = rows.masked_fill(wrong[:, None], 1.0)  # they may be zero vectors, which `measure` refuses
-        return _Tile(rows, self.others.measure(rows, start, numbers), wrong)
+        lengths = self.others.measure(rows, start, numbers)
+        return _Tile(rows, lengths, wrong, None if self.halves is None else coarse.halve(rows, lengths))
 
     def _rows(self, start: int, stop: int, numbers: NDArray[np.int64] | None) -> Tensor:
         if numbers is None:
@@ -102,21 +106,50 @@ class Pass:
         values = self.others.values
         return values[torch.from_numpy(numbers).to(values.device)].to(self.others.device, torch.float32)
 
-    def _begin(self, tile: _Tile, pool: Executor) -> list[Future[None]]:
+    def _score_tile(self, tile: _Tile, pool: Executor) -> None:
         starts = range(0, len(self.photos), self.step)
-        if self.photos.device.type == "cpu":
-            return [pool.submit(self._score, tile, first) for first in starts]
-        for first in starts:
-            self._score(tile, first)
-        return []
-
-    def _finish(self, begun: list[Future[None]]) -> None:
-        for work in begun:
-            work.result()
+        spread = pool.map if self.photos.device.type == "cpu" else map
+        deque(spread(lambda first: self._score(tile, first), starts), maxlen=0)  # until all is done
 
     def _score(self, tile: _Tile, first: int) -> None:
-        """Score a tile against some of the probes, in a buffer that no other thread uses."""
-        queries, buffer = self.photos.unit(first, first + self.step), self.buffers.get()
+        """Score a tile against some of the probes."""
+        last = min(first + self.step, len(self.photos))
+        near = self._near(tile, first, last)
+        if near is not None:
+            return self._score_near(tile, first, last, *near)
+        for start in range(first, last, self.most):
+            self._score_all(tile, start, min(start + self.most, last))
+        return None
+
+    def _near(self, tile: _Tile, first: int, last: int) -> tuple[Ints, Ints] | None:
+        """Pairs (probe, distractor) whose scores may matter, or None if it is not known which do."""
+        if self.halves is None or tile.halves is None:
+            return None
+        least = np.full(last - first, self.highest.least)
+        pairs, rows = self._open_pairs(first, last)
+        np.minimum.at(least, rows, self.pairs.scores[pairs])
+        near = coarse.reaching(self.halves[first:last], tile.halves, least)
+        if near is None or tile.wrong is None:
+            return near
+        counts = ~tile.wrong.numpy()[near[1]]
+        return near[0][counts], near[1][counts]
+
+    def _open_pairs(self, first: int, last: int) -> tuple[Ints, Ints]:
+        """Pairs of these probes that are not settled, and of which probe each is, counted from ``first``."""
+        bounds = self.pairs.bounds[first : last + 1]
+        pairs = bounds[0] + np.flatnonzero(self.above[bounds[0] : bounds[-1]] < self.deepest)
+        return pairs, np.searchsorted(bounds, pairs, side="right") - 1
+
+    def _score_near(self, tile: _Tile, first: int, last: int, rows: Ints, columns: Ints) -> None:
+        scores = products_of(self.photos.unit(first, last), tile.rows, rows, columns)
+        scores /= tile.lengths.numpy()[columns]
+        self.highest.add(scores)
+        pairs, owners = self._open_pairs(first, last)
+        self.above[pairs] += count_among(scores, rows, self.pairs.scores[pairs], owners, last - first)[0]
+
+    def _score_all(self, tile: _Tile, first: int, last: int) -> None:
+        """Score a tile in a buffer that no other thread uses."""
+        queries, buffer = self.photos.unit(first, last), self.buffers.get()
         try:
             scores = buffer[: len(queries) * len(tile.rows)].view(len(queries), len(tile.rows))
             multiply(queries, tile.rows, scores)
@@ -126,17 +159,15 @@ class Pass:
             self.buffers.put(buffer)
 
     def _count(self, scores: Tensor, tile: _Tile, first: int) -> None:
-        table, divisors, bounds = scores.numpy(), tile.lengths.numpy(), self.pairs.bounds[first:]
+        table, divisors = scores.numpy(), tile.lengths.numpy()
         for block in blocks(*table.shape):
             similarities = table[block.start : block.stop] / divisors
             if tile.wrong is not None:
                 similarities[:, tile.wrong.numpy()] = -np.inf
             self.highest.add(similarities.ravel())
-            own = slice(bounds[block.start], bounds[block.stop])
-            open_pairs = own.start + np.flatnonzero(self.above[own] < self.deepest)
-            if len(open_pairs):
-                rows = np.searchsorted(bounds, open_pairs, side="right") - 1 - block.start
-                self.above[open_pairs] += count_above(similarities, self.pairs.scores[open_pairs], rows)[0]
+            pairs, rows = self._open_pairs(first + block.start, first + block.stop)
+            if len(pairs):
+                self.above[pairs] += count_above(similarities, self.pairs.scores[pairs], rows)[0]
 
     def _count_on_device(self, scores: Tensor, tile: _Tile, first: int) -> None:
         """The same counts, of all pairs."""
@@ -179,7 +210,7 @@ class Highest:
         self.count, self.least = self.size, self.kept[0].min()
 
 
-def tiles_of(scales: Sequence[int]) -> Iterator[tuple[int, int]]:
+def tiles_of(scales: Sequence[int]) -> list[tuple[int, int]]:
     """Ranges of distractors, broken at every scale."""
     edges = sorted({*range(0, scales[-1], TILE), *scales})
-    return itertools.pairwise([0, *(edge for edge in edges if edge > 0)])
+    return list(itertools.pairwise([0, *(edge for edge in edges if edge > 0)]))

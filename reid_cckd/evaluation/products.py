@@ -11,20 +11,31 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from reid_cckd.evaluation.rows import BLOCK, Rows
 
+Ints = NDArray[np.int64]
+
 _MOST, _FEWEST = 1024, 16  # queries in a chunk: more are not multiplied faster, fewer much slower
+_PAIRS = 512  # multiplied together, so that copies of their rows stay in the cache
 _SCORES = 48 * 2**20  # of a chunk where the gallery is long, of which two are held: 384 MiB
 
 
 @contextlib.contextmanager
 def workers() -> Iterator[ThreadPoolExecutor]:
     """As many threads as torch uses, each of which multiplies alone: numpy's own would wait for one another."""
-    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        yield pool
+    threads = torch.get_num_threads()
+    try:
+        with (
+            threadpool_limits(1, user_api="blas"),
+            ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool,
+        ):
+            yield pool
+    finally:
+        torch.set_num_threads(threads)  # of threads to come, which would follow the workers
 
 
 def product_chunks(
@@ -65,6 +76,16 @@ def multiply(left: Tensor, right: Tensor, out: Tensor) -> None:
         np.matmul(left.numpy(), right.numpy().T, out=out.numpy())
     else:
         torch.mm(left, right.T, out=out)
+
+
+def products_of(
+    left: Tensor, right: Tensor, rows: NDArray[np.int64], columns: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    """Products of rows of ``left`` (A, D) with rows of ``right`` (B, D), pair by pair, on the CPU."""
+    first, second = left.numpy(), right.numpy()
+    pieces = [slice(start, start + _PAIRS) for start in range(0, len(rows), _PAIRS)]
+    found = [np.einsum("ij,ij->i", first[rows[piece]], second[columns[piece]]) for piece in pieces]
+    return np.concatenate([np.empty(0, np.float32), *found])
 
 
 def multiply_blocks(rows: Tensor, gallery: Rows, products: Tensor, pool: Executor | None = None) -> None:

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reid_cckd.evaluation import distractors, evaluate_identification
+from reid_cckd.evaluation import coarse, distractors, evaluate_identification, products
 from tests.reference import identification as twin
 
 SCALES, RANKS, FPRS = (10, 100, 300), (1, 3, 20), (1e-3, 1e-2, 0.3)
@@ -35,9 +35,9 @@ def tied(seed):
     return rows(30), rng.integers(0, 6, 30), rows(300)
 
 
-def assert_equal_to_twin(result, data, ignored=None):
+def assert_equal_to_twin(result, data, ignored=None, ranks=RANKS, fprs=FPRS):
     for scale in SCALES:
-        rate, tpr = twin.evaluate(*data, scale, RANKS, FPRS, ignored)
+        rate, tpr = twin.evaluate(*data, scale, ranks, fprs, ignored)
         assert result.rate[scale] == pytest.approx(rate, abs=1e-9)
         assert result.tpr[scale] == pytest.approx(tpr, abs=1e-9)
 
@@ -60,6 +60,40 @@ def test_tiles_do_not_matter(monkeypatch, branch, tile, scores):
     for make in (faces, tied):
         data = make(5)
         assert_equal_to_twin(evaluate_identification(*data, SCALES, RANKS, FPRS), data)
+
+
+@pytest.fixture
+def coarsely(monkeypatch):
+    """As on a processor with fast bfloat16, whatever runs this; the exact scores that were asked for, pair by pair."""
+    asked = []
+
+    def products_of(left, right, rows, columns):
+        asked.append(len(rows))
+        return products.products_of(left, right, rows, columns)
+
+    monkeypatch.setattr(coarse, "available", lambda: True)
+    monkeypatch.setattr(coarse, "_FEW", 0.2)
+    monkeypatch.setattr(distractors, "TILE", 50)
+    monkeypatch.setattr(distractors, "products_of", products_of)
+    return asked
+
+
+@pytest.mark.parametrize("make", [faces, tied])
+def test_coarse_products_change_nothing(coarsely, make):
+    for seed in range(5):
+        data = make(seed)
+        result = evaluate_identification(*data, SCALES, (1, 3), (1e-3,))
+        assert_equal_to_twin(result, data, None, (1, 3), (1e-3,))
+    assert 0 < sum(coarsely) < 5 * 30 * 300 / 5
+
+
+def test_coarse_products_leave_ignored_distractors_out(coarsely):
+    photos, ids, others = faces(3)
+    ignored = np.arange(300) % 3 == 1
+    others[ignored] = photos[0]
+    result = evaluate_identification(photos, ids, others, SCALES, (1, 3), (1e-3,), ignored=ignored)
+    assert sum(coarsely)
+    assert_equal_to_twin(result, (photos, ids, others), ignored, (1, 3), (1e-3,))
 
 
 def test_ignored_distractors_count_and_never_win():
