@@ -104,14 +104,14 @@ def _count_among_few(scores: Floats, least: Floats, thresholds: Floats, rows: In
 
 def count_among(scores: Floats, owners: Ints, thresholds: Floats, rows: Ints, height: int) -> tuple[Ints, Ints]:
     """`count_above` of scores picked from ``height`` rows, score i from row ``owners[i]``: by sorting all together."""
-    keys = np.sort(_keys(scores, owners))
-    wanted = _keys(thresholds, rows)
+    keys = np.sort(keys_of(scores, owners))
+    wanted = keys_of(thresholds, rows)
     right = keys.searchsorted(wanted, side="right")
     ends = np.bincount(owners, minlength=height).cumsum()
     return ends[rows] - right, right - keys.searchsorted(wanted)
 
 
-def _keys(values: Floats, rows: Ints) -> Ints:
+def keys_of(values: Floats, rows: Ints) -> Ints:
     """Whole numbers in the order of (row, value): the bits of a float are ordered once those of negative ones turn."""
     bits = (values + np.float32(0)).view(np.int32)  # -0.0 becomes 0.0
     bits ^= (bits >> 31) & np.int32(0x7FFFFFFF)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from reid_cckd.evaluation.products import product_chunks
+from reid_cckd.evaluation.products import workers
 from reid_cckd.evaluation.ranking import Relevance
 from reid_cckd.evaluation.rows import Embeddings, Ids, exact_float32, same_length, shared_codes, two_sets
+from reid_cckd.evaluation.search import search
 
 
 def rank_gallery(
@@ -27,7 +27,8 @@ def rank_gallery(
     """Indices and cosine similarities, (Q, min(k, G)) each, best first; equal ones keep the gallery's order.
 
     With all four id and camera lists, items of the query's id and camera are left out; where fewer than k remain, the
-    row ends in index -1 and similarity -inf. Streaming: ``chunk`` x G scores are held at a time.
+    row ends in index -1 and similarity -inf. ``chunk``: queries that a thread searches for at a time; for them it holds
+    ``chunk`` x 4,096 scores, or ``chunk`` x G on a GPU.
 
     Raises:
         ValueError: k < 1, an empty set, different widths or lengths, only some of the lists, a row that is zero or not
@@ -37,29 +38,16 @@ def rank_gallery(
         raise ValueError(f"k must be at least 1, is {k}")
     queries, items = two_sets(query, gallery, device, ("query", "gallery"))
     relevance = _relevance(len(queries), len(items), query_ids, gallery_ids, query_cameras, gallery_cameras)
-    found = []
-    with exact_float32(queries.device):
-        for start, products in product_chunks(queries, items, chunk):
-            scores = products.div_(items.lengths)
-            if relevance is not None:
-                pairs = relevance.pairs(start, start + len(scores))
-                junk = (torch.from_numpy(x).to(scores.device) for x in (pairs.junk_rows, pairs.junk_columns))
-                scores[tuple(junk)] = -torch.inf
-            found.append(best_of(scores, min(k, len(items))))
-    indices, values = (np.concatenate(parts) for parts in zip(*found, strict=True))
-    return indices, values
 
+    def junk(start: int, stop: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        assert relevance is not None
+        pairs = relevance.pairs(start, stop)
+        return pairs.junk_rows, pairs.junk_columns
 
-def best_of(scores: Tensor, k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """The k best columns of each row; `topk` finds the scores, a stable sort of what reaches them settles ties."""
-    least = scores.topk(k, dim=1, sorted=True).values[:, -1:]
-    rows, columns = torch.nonzero(scores >= least, as_tuple=True)
-    values = scores[rows, columns].cpu().numpy()
-    order = np.lexsort((-values, rows.cpu().numpy()))
-    counts = np.bincount(rows.cpu().numpy(), minlength=len(scores))
-    chosen = order[(np.cumsum(counts) - counts)[:, None] + np.arange(k)]
-    best = values[chosen]
-    return np.where(np.isneginf(best), -1, columns.cpu().numpy()[chosen]), best
+    with exact_float32(queries.device), workers() as pool:
+        every = range(len(queries))
+        found = search(queries, items, min(k, len(items)), every, pool, junk if relevance else None, chunk=chunk)
+    return found.indices, found.scores
 
 
 def _relevance(

@@ -44,7 +44,7 @@ def predict_retrieval(queries: int, items: int, width: int, reranking: Reranking
     rows = queries + items
     neighbours = rows * (reranking.k1 + 1) * 16  # numbers, and whether they are mutual
     members = 2 * reranking.k1 * min(reranking.k2, 8)  # of an averaged neighbourhood
-    return Prediction(2 * scores + columns + neighbours + 40 * rows * members, (rows * rows + queries * items) * width)
+    return Prediction(scores + columns + neighbours + 40 * rows * members, (rows * rows + queries * items) * width)
 
 
 def predict_identification(probes: int, distractors: int, width: int, highest_fpr: float = 1e-4) -> Prediction:

@@ -20,7 +20,7 @@ from reid_cckd.evaluation.rows import BLOCK, Rows
 Ints = NDArray[np.int64]
 
 _MOST, _FEWEST = 1024, 16  # queries in a chunk: more are not multiplied faster, fewer much slower
-_PAIRS = 512  # multiplied together, so that copies of their rows stay in the cache
+_PAIRS = 128  # multiplied together, so that copies of their rows stay in the cache
 _SCORES = 48 * 2**20  # of a chunk where the gallery is long, of which two are held: 384 MiB
 
 

@@ -11,9 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from reid_cckd.evaluation.neighbours import best_of
-from reid_cckd.evaluation.products import chunk_size, multiply_blocks, product_chunks
+from reid_cckd.evaluation.products import product_chunks
 from reid_cckd.evaluation.rows import Rows
+from reid_cckd.evaluation.search import search
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
@@ -81,9 +81,9 @@ def reranked_chunks(
     query: Rows,
     gallery: Rows,
     options: Reranking,
+    pool: Executor,
     chunk: int | None = None,
     neighbours: Neighbours | None = None,
-    pool: Executor | None = None,
 ) -> Iterator[tuple[int, Tensor]]:
     """(first query, (chunk, G) scores on the CPU, higher is closer) in turn, as `product_chunks` gives products.
 
@@ -94,7 +94,7 @@ def reranked_chunks(
 
     Source: Zhong et al., Re-ranking Person Re-identification with k-reciprocal Encoding, CVPR 2017, eq. 12.
     """
-    everything, found = _Both(query, gallery), neighbours or find_neighbours(query, gallery, options.k1, pool=pool)
+    everything, found = _Both(query, gallery), neighbours or find_neighbours(query, gallery, options.k1, pool)
     nearest, farthest = found.nearest, found.farthest
     features = _average(_encode(everything, nearest, farthest, options.k1), nearest[:, : options.k2])
     columns = features.transposed(slice(len(query), len(everything)), len(everything))
@@ -114,6 +114,7 @@ class _Both:
 
     def __init__(self, query: Rows, gallery: Rows) -> None:
         self.query, self.gallery = query, gallery
+        self.device = query.device
 
     def __len__(self) -> int:
         return len(self.query) + len(self.gallery)
@@ -135,36 +136,18 @@ class _Both:
         parts = [self.query.unit(start, min(stop, border))] if start < border else []
         return torch.cat([*parts, self.gallery.unit(max(start - border, 0), stop - border)] if stop > border else parts)
 
-    def similarities(self, rows: range, pool: Executor | None) -> Iterator[Tensor]:
-        """(chunk, Q + G) cosine similarities of these rows to all rows, in turn."""
-        size = search_chunk(len(self))
-        for start in range(rows.start, rows.stop, size):
-            left = self.unit(start, min(start + size, rows.stop))
-            scores = torch.empty(len(left), len(self), device=left.device)
-            for other, at in ((self.query, 0), (self.gallery, len(self.query))):
-                products = scores[:, at : at + len(other)]
-                multiply_blocks(left, other, products, pool)
-                products /= other.lengths
-            yield scores
+    def blocks(self) -> Iterator[tuple[int, Tensor, Tensor]]:
+        """(first row, rows as they are, their lengths), block by block, queries first."""
+        yield from self.query.blocks()
+        yield from ((len(self.query) + start, rows, lengths) for start, rows, lengths in self.gallery.blocks())
 
 
-def search_chunk(count: int) -> int:
-    """How many of so many rows look for their neighbours together."""
-    return chunk_size(count, count)
-
-
-def find_neighbours(
-    query: Rows, gallery: Rows, k1: int, rows: range | None = None, pool: Executor | None = None
-) -> Neighbours:
+def find_neighbours(query: Rows, gallery: Rows, k1: int, pool: Executor, rows: range | None = None) -> Neighbours:
     """Of all rows, or of those ``rows`` of queries and gallery together, which begin with a `search_chunk`."""
     everything = _Both(query, gallery)
-    width = min(k1 + 1, len(everything))
-    nearest, least = [np.empty((0, width), dtype=np.int64)], [np.empty(0, dtype=np.float32)]
-    for scores in everything.similarities(range(len(everything)) if rows is None else rows, pool):
-        nearest.append(best_of(scores, width)[0])
-        least.append(scores.min(dim=1).values.cpu().numpy())
-    farthest = 2 - 2 * np.concatenate(least)
-    return Neighbours(np.concatenate(nearest), np.maximum(farthest, np.float32(1e-12)))
+    part = range(len(everything)) if rows is None else rows
+    found = search(everything, everything, min(k1 + 1, len(everything)), part, pool, lowest=True)
+    return Neighbours(found.indices, np.maximum(2 - 2 * found.lowest, np.float32(1e-12)))
 
 
 def _reciprocal(nearest: Ints, k: int) -> NDArray[np.bool_]:

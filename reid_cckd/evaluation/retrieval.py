@@ -104,7 +104,7 @@ def evaluate_retrieval(
         if reranking is None:
             chunks, lengths = product_chunks(queries, items, chunk, pool), items.lengths
         else:
-            chunks = reranked_chunks(queries, items, reranking, chunk, neighbours, pool)
+            chunks = reranked_chunks(queries, items, reranking, pool, chunk, neighbours)
             lengths = torch.ones(len(items))
         positions = match_positions(chunks, lengths, relevance, pool, progress)
     if not positions.counts.any():

@@ -54,6 +54,11 @@ class Rows:
         rows, lengths = self.raw(start, stop), self.lengths[start:stop, None]
         return torch.from_numpy(rows.numpy() / lengths.numpy()) if rows.device.type == "cpu" else rows / lengths
 
+    def blocks(self) -> Iterator[tuple[int, Tensor, Tensor]]:
+        """(first row, rows as they are, their lengths), block by block."""
+        for start in range(0, len(self), BLOCK):
+            yield start, self.raw(start, start + BLOCK), self.lengths[start : start + BLOCK]
+
     def take(self, index: NDArray[np.int64]) -> Tensor:
         """L2-normalised rows by number, float32 on the device."""
         places = torch.from_numpy(index)

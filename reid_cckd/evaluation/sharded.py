@@ -13,7 +13,7 @@ from torch import distributed as dist
 from reid_cckd.evaluation.expansion import expand_queries
 from reid_cckd.evaluation.products import chunk_size, product_chunks, workers
 from reid_cckd.evaluation.ranking import Progress, Relevance, match_positions
-from reid_cckd.evaluation.reranking import Neighbours, Reranking, find_neighbours, search_chunk
+from reid_cckd.evaluation.reranking import Neighbours, Reranking, find_neighbours
 from reid_cckd.evaluation.retrieval import (
     CameraPolicy,
     Convention,
@@ -35,6 +35,7 @@ from reid_cckd.evaluation.rows import (
     shared_codes,
     two_sets,
 )
+from reid_cckd.evaluation.search import search_chunk
 
 T = TypeVar("T")
 
@@ -106,7 +107,7 @@ def expand_sharded(
     Raises:
         ValueError: as `expand_queries`, on every process, whichever one found the fault.
     """
-    size = chunk or chunk_size(len(query), len(gallery))
+    size = chunk or search_chunk(len(query))
     own = _part(len(query), size)
     options: dict[str, Any] = {"k": k, "alpha": alpha, "device": device, "chunk": size}
     rows = _together(lambda: expand_queries(query[own.start : own.stop] if own else query[:1], gallery, **options))
@@ -121,7 +122,7 @@ def _reranked(
     count = len(queries) + len(items)
     size = search_chunk(count)
     with exact_float32(queries.device), workers() as pool:
-        found = find_neighbours(queries, items, reranking.k1, _part(count, size), pool)
+        found = find_neighbours(queries, items, reranking.k1, pool, _part(count, size))
     parts = (_exchanged(column, count, size) for column in (found.nearest, found.farthest))
     more = {"reranking": reranking, "neighbours": Neighbours(*parts), "device": device, **options}
     result: RetrievalResult = _first(lambda: evaluate_retrieval(query, gallery, *lists, **more))

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from reid_cckd.evaluation import Reranking, evaluate_retrieval, expand_queries, reranking
+from reid_cckd.evaluation.products import workers
 from reid_cckd.evaluation.rows import two_sets
 from tests.evaluation.test_retrieval import assert_equal_to_twin, clustered
 from tests.reference import reranking as twin
@@ -18,7 +19,9 @@ CPU = torch.device("cpu")
 
 def scores(query, gallery, options, chunk=None):
     rows = two_sets(query, gallery, CPU, ("query", "gallery"))
-    return np.concatenate([part.numpy().copy() for _, part in reranking.reranked_chunks(*rows, options, chunk)])
+    with workers() as pool:
+        chunks = reranking.reranked_chunks(*rows, options, pool, chunk)
+        return np.concatenate([part.numpy().copy() for _, part in chunks])
 
 
 @pytest.mark.parametrize("options", [Reranking(), Reranking(7, 1, 0.5), Reranking(5, 3, 0.0), Reranking(9, 4, 1.0)])

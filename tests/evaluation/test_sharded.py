@@ -15,6 +15,7 @@ from reid_cckd.evaluation import (
     expand_queries,
     expand_sharded,
     reranking,
+    search,
     sharded,
 )
 
@@ -76,7 +77,7 @@ def expanded(expand, kind, rows):
 
 def small_chunks(patch):
     """Or one process would search for all neighbours."""
-    for module in (reranking, sharded):
+    for module in (search, sharded):
         patch.setattr(module, "search_chunk", lambda count: CHUNK)
 
 
@@ -84,9 +85,9 @@ def process(rank, folder):
     dist.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=2)
     find, searched = reranking.find_neighbours, []
 
-    def counted(query, gallery, k1, rows, pool):
+    def counted(query, gallery, k1, pool, rows):
         searched.append(len(rows))
-        return find(query, gallery, k1, rows, pool)
+        return find(query, gallery, k1, pool, rows)
 
     try:
         with pytest.MonkeyPatch.context() as patch:
