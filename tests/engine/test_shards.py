@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import copy
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import distributed as dist
-from torch import multiprocessing, nn
+from torch import nn
 
 from reid_cckd.engine.shards import own_states, whole_states
 from reid_cckd.losses import Objective, PartialMargin, Term
+from tests.two_processes import in_two_processes
 
 CLASSES, WIDTH = 7, 3
 
@@ -34,12 +33,10 @@ def state_after_steps(shard: bool, start: dict[str, Any] | None = None) -> tuple
     return copy.deepcopy(whole_states(objective, optimizer)), objective
 
 
-def work(rank: int, folder: Path, start: dict[str, Any]) -> None:
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+def work(rank: int, start: dict[str, Any]) -> tuple[Any, Any, int]:
     new, objective = state_after_steps(shard=True)
     rows = sum(len(parameter) for parameter in objective.shards())
-    torch.save((new, state_after_steps(shard=True, start=start)[0], rows), folder / f"{rank}.pt")
-    dist.destroy_process_group()
+    return new, state_after_steps(shard=True, start=start)[0], rows
 
 
 @pytest.fixture(scope="module")
@@ -51,9 +48,7 @@ def alone() -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory, alone: list[dict[str, Any]]) -> list[Any]:
-    folder = tmp_path_factory.mktemp("shards")
-    multiprocessing.spawn(work, args=(folder, alone[0]), nprocs=2)
-    return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(2)]
+    return in_two_processes(work, tmp_path_factory.mktemp("shards"), alone[0])
 
 
 def test_the_first_process_has_the_states_of_one(found: list[Any], alone: list[dict[str, Any]]) -> None:

@@ -1,12 +1,7 @@
 """Two processes with a gallery each half of which only one reads get what one process gets."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
-import torch
-from torch import distributed as dist
-from torch import multiprocessing
 
 from reid_cckd.evaluation import (
     Reranking,
@@ -18,6 +13,7 @@ from reid_cckd.evaluation import (
     search,
     sharded,
 )
+from tests.two_processes import in_two_processes
 
 BLOCK, CHUNK = 64, 50
 REFINED = ("reranked", "reranked, tied", "reranked, no match", "reranked, bad row")
@@ -81,30 +77,24 @@ def small_chunks(patch):
         patch.setattr(module, "search_chunk", lambda count: CHUNK)
 
 
-def process(rank, folder):
-    dist.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=2)
+def process(rank):
     find, searched = reranking.find_neighbours, []
 
     def counted(query, gallery, k1, pool, rows):
         searched.append(len(rows))
         return find(query, gallery, k1, pool, rows)
 
-    try:
-        with pytest.MonkeyPatch.context() as patch:
-            small_chunks(patch)
-            patch.setattr(sharded, "find_neighbours", counted)
-            found = [outcome(evaluate_sharded, kind, block=BLOCK) for kind in KINDS]
-            rows = {(kind, n): expanded(expand_sharded, kind, n) for kind in EXPANSIONS for n in (10, 333)}
-        torch.save((found, rows, searched), f"{folder}/{rank}.pt")
-    finally:
-        dist.destroy_process_group()
+    with pytest.MonkeyPatch.context() as patch:
+        small_chunks(patch)
+        patch.setattr(sharded, "find_neighbours", counted)
+        found = [outcome(evaluate_sharded, kind, block=BLOCK) for kind in KINDS]
+        rows = {(kind, n): expanded(expand_sharded, kind, n) for kind in EXPANSIONS for n in (10, 333)}
+    return found, rows, searched
 
 
 @pytest.fixture(scope="module")
 def outcomes(tmp_path_factory):
-    folder: Path = tmp_path_factory.mktemp("sharded")
-    multiprocessing.spawn(process, (str(folder),), nprocs=2)
-    return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in (0, 1)]
+    return in_two_processes(process, tmp_path_factory.mktemp("sharded"))
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from pytorch_metric_learning.utils.distributed import DistributedLossWrapper
-from torch import Tensor, multiprocessing, nn
+from torch import Tensor, nn
 from torch import distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
 from reid_cckd.losses import LOSSES, CorrelationCongruenceLoss, PairMemory, gather_rows
+from tests.two_processes import in_two_processes
 
 SPLITS = {"equal": (4, 4), "unequal": (5, 3), "one empty": (8, 0)}
 COUNT = 8
@@ -93,9 +93,7 @@ def weighted_step(part: slice) -> Tensor:
     return images.grad
 
 
-def work(rank: int, folder: Path) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+def work(rank: int) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, counts in SPLITS.items():
         part = slice(sum(counts[:rank]), sum(counts[: rank + 1]))
@@ -106,16 +104,13 @@ def work(rank: int, folder: Path) -> None:
     part = slice(rank * 4, rank * 4 + 4)
     found["remembered wrapped"] = memory_of_a_loss(part, wrapped=True)
     found["wrapped"], found["efficient"] = wrapped_step(part), efficient_step(part)
-    torch.save(found, folder / f"{rank}.pt")
-    dist.destroy_process_group()
+    return found
 
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """What each of the two processes found."""
-    folder = tmp_path_factory.mktemp("gloo")
-    multiprocessing.spawn(work, args=(folder,), nprocs=2)
-    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
+    return in_two_processes(work, tmp_path_factory.mktemp("gloo"))
 
 
 @pytest.fixture(scope="module")

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, multiprocessing, nn
-from torch import distributed as dist
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from reid_cckd.batch import Output
 from reid_cckd.losses import Objective, PartialMargin, Term
+from tests.two_processes import in_two_processes
 
 CLASSES, WIDTH, STEPS = 21, 4, 3
 SPLITS = {"equal": (4, 4), "unequal": (5, 3), "one empty": (8, 0)}
@@ -63,9 +62,7 @@ def balanced(part: slice) -> list[float]:
     return [share.value, share.gradient_norm]
 
 
-def work(rank: int, folder: Path) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+def work(rank: int) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, counts in SPLITS.items():
         part = slice(sum(counts[:rank]), sum(counts[: rank + 1]))
@@ -73,16 +70,13 @@ def work(rank: int, folder: Path) -> None:
         for kind in KINDS:
             model = DistributedDataParallel(network())
             found[f"{kind} {name}"] = trained(model, kind, part, shard=True)
-    torch.save(found, folder / f"{rank}.pt")
-    dist.destroy_process_group()
+    return found
 
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """What each of the two processes found."""
-    folder = tmp_path_factory.mktemp("shards")
-    multiprocessing.spawn(work, args=(folder,), nprocs=2)
-    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
+    return in_two_processes(work, tmp_path_factory.mktemp("shards"))
 
 
 @pytest.mark.parametrize("split", SPLITS)
