@@ -31,11 +31,13 @@ def rank_gallery(
     ``chunk`` x 4,096 scores, or ``chunk`` x G on a GPU.
 
     Raises:
-        ValueError: k < 1, an empty set, different widths or lengths, only some of the lists, a row that is zero or not
-            finite. TypeError: embeddings or ids of a wrong type.
+        ValueError: k or chunk < 1, an empty set, different widths or lengths, only some of the lists, a row that is
+            zero or not finite. TypeError: embeddings or ids of a wrong type.
     """
     if k < 1:
         raise ValueError(f"k must be at least 1, is {k}")
+    if chunk is not None and chunk < 1:
+        raise ValueError(f"chunk must be at least 1, is {chunk}")
     queries, items = two_sets(query, gallery, device, ("query", "gallery"))
     relevance = _relevance(len(queries), len(items), query_ids, gallery_ids, query_cameras, gallery_cameras)
 

@@ -21,6 +21,7 @@ Ints = NDArray[np.int64]
 
 _MOST, _FEWEST = 1024, 16  # queries in a chunk: more are not multiplied faster, fewer much slower
 _PAIRS = 128  # multiplied together, so that copies of their rows stay in the cache
+_ENTRIES = 8192  # of a row that einsum sums at a time; of a longer one in an order that the number of rows decides
 _SCORES = 48 * 2**20  # of a chunk where the gallery is long, of which two are held: 384 MiB
 
 
@@ -82,10 +83,13 @@ def products_of(
     left: Tensor, right: Tensor, rows: NDArray[np.int64], columns: NDArray[np.int64]
 ) -> NDArray[np.float32]:
     """Products of rows of ``left`` (A, D) with rows of ``right`` (B, D), pair by pair, on the CPU."""
-    first, second = left.numpy(), right.numpy()
-    pieces = [slice(start, start + _PAIRS) for start in range(0, len(rows), _PAIRS)]
-    found = [np.einsum("ij,ij->i", first[rows[piece]], second[columns[piece]]) for piece in pieces]
-    return np.concatenate([np.empty(0, np.float32), *found])
+    found = np.zeros(len(rows), np.float32)
+    for entry in range(0, left.shape[1], _ENTRIES):
+        first, second = (table[:, entry : entry + _ENTRIES].numpy() for table in (left, right))
+        for start in range(0, len(rows), _PAIRS):
+            own = slice(start, start + _PAIRS)
+            found[own] += np.einsum("ij,ij->i", first[rows[own]], second[columns[own]])
+    return found
 
 
 def multiply_blocks(rows: Tensor, gallery: Rows, products: Tensor, pool: Executor | None = None) -> None:

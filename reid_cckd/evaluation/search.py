@@ -79,7 +79,7 @@ def search(
         return (_search if rows.device.type == "cpu" else search_on_device)(left, items, k, pairs, lowest)
 
     spread = pool.map if rows.device.type == "cpu" else map
-    found = list(spread(work, starts))
+    found = [_Best(0, k).found(_NO_SCORES), *spread(work, starts)]  # of several processes one may have no rows
     columns = zip(*((one.indices, one.scores, one.lowest) for one in found), strict=True)
     return Found(*(np.concatenate(parts) for parts in columns))
 
@@ -118,7 +118,7 @@ def _search(left: Tensor, items: Set, k: int, junk: Pairs, lowest: bool) -> Foun
             if lowest:
                 np.minimum(least, scores.min(axis=1), out=least)
             scores[own] = -np.inf
-            near = _candidates(scores, best.least, k, left.shape[1] * np.float32(2**-23))
+            near = _candidates(scores, best.least, k, (left.shape[1] + 2) * np.float32(2**-23))
         rows, columns = _without(near, own, len(block))
         # one by one, so that they depend on the two rows alone and those of equal rows are equal
         similarities = products_of(left, block, rows, columns) / lengths.numpy()[columns]
@@ -135,11 +135,11 @@ def _all(left: Tensor, block: Tensor, lengths: Tensor, buffer: Tensor) -> Floats
 
 
 def _candidates(scores: Floats, least: Floats, k: int, rounding: np.float32) -> Pairs:
-    """Pairs that may be among the k best once rounding is out of the way."""
+    """Pairs that may be among the k best and above ``least`` by scores that differ from these by up to ``rounding``."""
     above = scores > (least - rounding)[:, None]
     if np.count_nonzero(above) > 2 * k * len(scores):  # of a block too only its own k best matter
         kth = max(scores.shape[1] - k, 0)
-        least = np.maximum(least, np.partition(scores, kth, axis=1)[:, kth])
+        least = np.maximum(least, np.partition(scores, kth, axis=1)[:, kth] - rounding)
         above = scores > (least - rounding)[:, None]
     return np.divmod(np.flatnonzero(above), scores.shape[1])
 

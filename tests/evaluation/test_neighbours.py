@@ -50,5 +50,7 @@ def test_bad_input_is_named():
     query, gallery, ids, *_ = clustered(0)
     with pytest.raises(ValueError, match="k must be at least 1"):
         rank_gallery(query, gallery, 0)
+    with pytest.raises(ValueError, match="chunk must be at least 1, is -5"):
+        rank_gallery(query, gallery, 3, chunk=-5)
     with pytest.raises(ValueError, match="go together"):
         rank_gallery(query, gallery, 3, query_ids=ids)

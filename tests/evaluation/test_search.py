@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from reid_cckd.evaluation import coarse, search
-from reid_cckd.evaluation.products import workers
+from reid_cckd.evaluation.products import products_of, workers
 from reid_cckd.evaluation.rows import Rows
 from tests.evaluation.test_retrieval import tied
 from tests.reference.retrieval import unit
@@ -123,6 +123,24 @@ def test_the_lowest_similarity_counts_junk_too(way):
     result = found(query, gallery, 2, junk, lowest=True)
     assert_equal(result, expected(query, gallery, 2, junk))
     assert len(result.lowest) == len(query)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_rounding_hides_no_candidate(seed):
+    """Whichever way each score is off, by up to the rounding."""
+    rng = np.random.default_rng(seed)
+    true, rounding = rng.standard_normal((6, 200)).astype(np.float32), np.float32(0.1)
+    scores = true + 0.99 * rounding * rng.choice(np.array([-1, 1], np.float32), true.shape)
+    near = set(zip(*search._candidates(scores, np.full(6, -np.inf, np.float32), 3, rounding), strict=True))
+    assert {(row, item) for row in range(6) for item in np.argsort(-true[row])[:3]} <= near
+    assert len(near) < 6 * 40
+
+
+@pytest.mark.parametrize("width", [5, 8192, 20_000])
+def test_products_do_not_depend_on_their_company(width):
+    left, right = torch.randn(2, 1, width, generator=torch.Generator().manual_seed(0))
+    alone, many = (products_of(left, right, *np.zeros((2, count), np.int64)) for count in (1, 130))
+    np.testing.assert_array_equal(many, np.repeat(alone, 130))
 
 
 def test_rows_do_not_depend_on_their_company(way):
