@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from reid_cckd.evaluation.distractors import TILE, scores_held
 from reid_cckd.evaluation.products import chunk_size, multiply
 from reid_cckd.evaluation.reranking import Reranking
 from reid_cckd.evaluation.rows import BLOCK, choose_device
+from reid_cckd.evaluation.search import search_chunk
 from reid_cckd.evaluation.verification import similarities
 
 _OVERHEAD = 1.3  # time of counting ranks beside the product
@@ -44,7 +46,15 @@ def predict_retrieval(queries: int, items: int, width: int, reranking: Reranking
     rows = queries + items
     neighbours = rows * (reranking.k1 + 1) * 16  # numbers, and whether they are mutual
     members = 2 * reranking.k1 * min(reranking.k2, 8)  # of an averaged neighbourhood
-    return Prediction(scores + columns + neighbours + 40 * rows * members, (rows * rows + queries * items) * width)
+    peak = max(scores + 40 * rows * members, _search_memory(rows, width))  # the search is over before the rest begins
+    return Prediction(peak + columns + neighbours, (rows * rows + queries * items) * width)
+
+
+def _search_memory(rows: int, width: int) -> int:
+    """Of a search for the neighbours of all rows: each thread holds unit rows, and scores twice, to find the best."""
+    together = search_chunk(rows)
+    threads = min(torch.get_num_threads(), math.ceil(rows / together))
+    return 4 * threads * together * (2 * min(rows, BLOCK) + width)
 
 
 def predict_identification(probes: int, distractors: int, width: int, highest_fpr: float = 1e-4) -> Prediction:

@@ -4,8 +4,10 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from reid_cckd.evaluation import Reranking, predict_retrieval, product_rate
+from reid_cckd.evaluation.rows import BLOCK
 
 MEASURE = """
 import pathlib, sys
@@ -41,6 +43,13 @@ def test_prediction_is_linear_without_reranking():
     one, two = (predict_retrieval(1000, n, 512).products for n in (10_000, 20_000))
     assert two == 2 * one
     assert predict_retrieval(10**4, 10**7, 512).memory < 3.2e9
+
+
+def test_threads_that_search_for_neighbours_hold_scores_each(monkeypatch):
+    few = predict_retrieval(2000, 78_000, 64, Reranking()).memory
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 64)
+    assert predict_retrieval(2000, 78_000, 64, Reranking()).memory > max(few, 64 * 1000 * BLOCK * 4)
+    assert predict_retrieval(100, 200, 64, Reranking()).memory < 2e7  # all the rows are fewer than they could hold
 
 
 def test_rate_gives_seconds():
