@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import math
 import threading
-from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from torch import Tensor
 
 from reid_cckd.evaluation import coarse
 from reid_cckd.evaluation.counting import blocks, count_above, count_above_on_device, count_among
-from reid_cckd.evaluation.products import Ints, empty, multiply, products_of
+from reid_cckd.evaluation.products import Ints, empty, multiply, products_of, spread
 from reid_cckd.evaluation.rows import Rows
 
 TILE = 24_000  # distractors scored together; rows of scores a power of two apart would share cache lines
@@ -108,8 +107,7 @@ class Pass:
 
     def _score_tile(self, tile: _Tile, pool: Executor) -> None:
         starts = range(0, len(self.photos), self.step)
-        spread = pool.map if self.photos.device.type == "cpu" else map
-        deque(spread(lambda first: self._score(tile, first), starts), maxlen=0)  # until all is done
+        spread(lambda first: self._score(tile, first), starts, self.photos.device, pool)
 
     def _score(self, tile: _Tile, first: int) -> None:
         """Score a tile against some of the probes."""

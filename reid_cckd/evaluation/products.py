@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import itertools
 import math
-from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -18,6 +18,8 @@ from torch import Tensor
 from reid_cckd.evaluation.rows import BLOCK, Rows
 
 Ints = NDArray[np.int64]
+T = TypeVar("T")
+R = TypeVar("R")
 
 _MOST, _FEWEST = 1024, 16  # queries in a chunk: more are not multiplied faster, fewer much slower
 _PAIRS = 128  # multiplied together, so that copies of their rows stay in the cache
@@ -37,6 +39,11 @@ def workers() -> Iterator[ThreadPoolExecutor]:
             yield pool
     finally:
         torch.set_num_threads(threads)  # of threads to come, which would follow the workers
+
+
+def spread(work: Callable[[T], R], parts: Iterable[T], device: torch.device, pool: Executor | None) -> list[R]:
+    """What ``work`` gives for each part: on the CPU by the ``pool``, if there is one, otherwise here, in turn."""
+    return list(map(work, parts) if pool is None or device.type != "cpu" else pool.map(work, parts))
 
 
 def product_chunks(
@@ -79,9 +86,7 @@ def multiply(left: Tensor, right: Tensor, out: Tensor) -> None:
         torch.mm(left, right.T, out=out)
 
 
-def products_of(
-    left: Tensor, right: Tensor, rows: NDArray[np.int64], columns: NDArray[np.int64]
-) -> NDArray[np.float32]:
+def products_of(left: Tensor, right: Tensor, rows: Ints, columns: Ints) -> NDArray[np.float32]:
     """Products of rows of ``left`` (A, D) with rows of ``right`` (B, D), pair by pair, on the CPU."""
     found = np.zeros(len(rows), np.float32)
     for entry in range(0, left.shape[1], _ENTRIES):
@@ -99,7 +104,4 @@ def multiply_blocks(rows: Tensor, gallery: Rows, products: Tensor, pool: Executo
         items = gallery.raw(start, start + BLOCK)
         multiply(rows, items, products[:, start : start + len(items)])
 
-    starts = range(0, len(gallery), BLOCK)
-    alone = pool is None or products.device.type != "cpu"
-    work = map(multiply_block, starts) if alone else pool.map(multiply_block, starts)  # type: ignore[union-attr]
-    deque(work, maxlen=0)  # until all is done
+    spread(multiply_block, range(0, len(gallery), BLOCK), products.device, pool)

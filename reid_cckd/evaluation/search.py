@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Protocol
@@ -15,11 +15,12 @@ from torch import Tensor
 
 from reid_cckd.evaluation import coarse
 from reid_cckd.evaluation.counting import keys_of
-from reid_cckd.evaluation.products import Ints, chunk_size, empty, multiply, products_of
+from reid_cckd.evaluation.products import Ints, chunk_size, empty, multiply, products_of, spread
 from reid_cckd.evaluation.rows import BLOCK
 
 Floats = NDArray[np.float32]
 Pairs = tuple[Ints, Ints]
+Junk = Callable[[int, int], Pairs]  # pairs (row, item) of rows start ... stop that do not count; rows from start
 
 _ROWS = 1024  # at most that one thread searches for at a time
 _NO_PAIRS = (np.empty(0, np.int64), np.empty(0, np.int64))
@@ -34,12 +35,6 @@ class Set(Protocol):
     def __len__(self) -> int: ...
     def unit(self, start: int, stop: int) -> Tensor: ...
     def blocks(self) -> Iterator[tuple[int, Tensor, Tensor]]: ...
-
-
-class Junk(Protocol):
-    """Pairs (row, item) that do not count; rows count from ``start``."""
-
-    def __call__(self, start: int, stop: int) -> Pairs: ...
 
 
 @dataclass(frozen=True)
@@ -78,8 +73,8 @@ def search(
         pairs = junk(own.start, own.stop) if junk else _NO_PAIRS
         return (_search if rows.device.type == "cpu" else search_on_device)(left, items, k, pairs, lowest)
 
-    spread = pool.map if rows.device.type == "cpu" else map
-    found = [_Best(0, k).found(_NO_SCORES), *spread(work, starts)]  # of several processes one may have no rows
+    nothing = _Best(0, k).found(_NO_SCORES)  # of several processes one may have no rows
+    found = [nothing, *spread(work, starts, rows.device, pool)]
     columns = zip(*((one.indices, one.scores, one.lowest) for one in found), strict=True)
     return Found(*(np.concatenate(parts) for parts in columns))
 
