@@ -81,7 +81,7 @@ def search(
 
 def search_chunk(count: int) -> int:
     """Rows searched for together, of so many, when the caller does not say: as many for each of four threads."""
-    return math.ceil(count / (4 * math.ceil(count / (4 * _ROWS))))
+    return math.ceil(max(count, 1) / (4 * math.ceil(max(count, 1) / (4 * _ROWS))))
 
 
 def search_on_device(left: Tensor, items: Set, k: int, junk: Pairs, lowest: bool) -> Found:

@@ -149,3 +149,8 @@ def test_rows_do_not_depend_on_their_company(way):
     np.testing.assert_array_equal(whole.indices, parts.indices)
     if way.name != "on a device":
         np.testing.assert_array_equal(whole.scores, parts.scores)
+
+
+@pytest.mark.parametrize(("count", "chunk"), [(0, 1), (1, 1), (10, 3), (4096, 1024), (4097, 513), (93_820, 1020)])
+def test_rows_are_shared_out_evenly(count, chunk):
+    assert search.search_chunk(count) == chunk
