@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from reid_cckd.evaluation.products import Ints, empty
+from reid_cckd.evaluation.counting import Floats, Ints
+from reid_cckd.evaluation.products import empty
 
 _TOGETHER = 512  # rows converted together, so that they stay in the cache
 _BLOCK = 2048  # rows on the right that are multiplied together; they and their products stay in the cache
@@ -35,7 +35,7 @@ def halve(rows: Tensor, lengths: Tensor | None = None) -> Tensor:
     return halves
 
 
-def reaching(left: Tensor, right: Tensor, least: NDArray[np.float32]) -> tuple[Ints, Ints] | None:
+def reaching(left: Tensor, right: Tensor, least: Floats) -> tuple[Ints, Ints] | None:
     """Pairs (row of ``left`` (A, D), row of ``right`` (B, D)), made by `halve`, whose product may reach ``least`` (A).
 
     All are among them whose exact product is ``least`` of its row or more. None where so many may be that the exact

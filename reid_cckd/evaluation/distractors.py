@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from reid_cckd.evaluation import coarse
-from reid_cckd.evaluation.counting import blocks, count_above, count_above_on_device, count_among
-from reid_cckd.evaluation.products import Ints, empty, multiply, products_of, spread
+from reid_cckd.evaluation.counting import Floats, Ints, blocks, count_above, count_above_on_device, count_among
+from reid_cckd.evaluation.products import empty, multiply, products_of, spread
 from reid_cckd.evaluation.rows import Rows
 
 TILE = 24_000  # distractors scored together; rows of scores a power of two apart would share cache lines
@@ -29,8 +29,8 @@ _SCORES = 24 * 2**20  # scores held by up to four threads: 96 MiB; more threads 
 class MatePairs:
     """Similarities of ordered pairs (probe, mate): those of probe p are ``bounds[p]:bounds[p + 1]``."""
 
-    scores: NDArray[np.float32]
-    bounds: NDArray[np.int64]
+    scores: Floats
+    bounds: Ints
 
 
 def scores_held(threads: int | None = None) -> int:
@@ -61,7 +61,7 @@ class Pass:
         photos: Rows,
         others: Rows,
         ignored: NDArray[np.bool_] | None,
-        order: NDArray[np.int64] | None,
+        order: Ints | None,
         pairs: MatePairs,
         deepest: int,
         highest: Highest,
@@ -99,7 +99,7 @@ class Pass:
         lengths = self.others.measure(rows, start, numbers)
         return _Tile(rows, lengths, wrong, None if self.halves is None else coarse.halve(rows, lengths))
 
-    def _rows(self, start: int, stop: int, numbers: NDArray[np.int64] | None) -> Tensor:
+    def _rows(self, start: int, stop: int, numbers: Ints | None) -> Tensor:
         if numbers is None:
             return self.others.raw(start, stop)
         values = self.others.values
@@ -114,10 +114,10 @@ class Pass:
         last = min(first + self.step, len(self.photos))
         near = self._near(tile, first, last)
         if near is not None:
-            return self._score_near(tile, first, last, *near)
-        for start in range(first, last, self.most):
-            self._score_all(tile, start, min(start + self.most, last))
-        return None
+            self._score_near(tile, first, last, *near)
+        else:
+            for start in range(first, last, self.most):
+                self._score_all(tile, start, min(start + self.most, last))
 
     def _near(self, tile: _Tile, first: int, last: int) -> tuple[Ints, Ints] | None:
         """Pairs (probe, distractor) whose scores may matter, or None if it is not known which do."""
@@ -183,10 +183,10 @@ class Highest:
 
     def __init__(self, size: int) -> None:
         self.size, self.least = size, np.float32(-np.inf)  # nothing up to ``least`` can be among the highest
-        self.kept: list[NDArray[np.float32]] = []
+        self.kept: list[Floats] = []
         self.count, self.lock = 0, threading.Lock()
 
-    def add(self, scores: NDArray[np.float32]) -> None:
+    def add(self, scores: Floats) -> None:
         """Take in scores; safe from several threads."""
         new = scores.compress(scores > self.least)
         if len(new):

@@ -11,13 +11,12 @@ from typing import TypeVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
+from reid_cckd.evaluation.counting import Floats, Ints
 from reid_cckd.evaluation.rows import BLOCK, Rows
 
-Ints = NDArray[np.int64]
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -86,7 +85,7 @@ def multiply(left: Tensor, right: Tensor, out: Tensor) -> None:
         torch.mm(left, right.T, out=out)
 
 
-def products_of(left: Tensor, right: Tensor, rows: Ints, columns: Ints) -> NDArray[np.float32]:
+def products_of(left: Tensor, right: Tensor, rows: Ints, columns: Ints) -> Floats:
     """Products of rows of ``left`` (A, D) with rows of ``right`` (B, D), pair by pair, on the CPU."""
     found = np.zeros(len(rows), np.float32)
     for entry in range(0, left.shape[1], _ENTRIES):

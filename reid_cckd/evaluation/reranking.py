@@ -11,12 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from reid_cckd.evaluation.counting import Floats, Ints
 from reid_cckd.evaluation.products import product_chunks
 from reid_cckd.evaluation.rows import Rows
 from reid_cckd.evaluation.search import search
-
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float32]
 
 _BLOCK = 512  # rows whose neighbourhoods are worked out together
 

@@ -10,15 +10,13 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from reid_cckd.evaluation import coarse
-from reid_cckd.evaluation.counting import keys_of
-from reid_cckd.evaluation.products import Ints, chunk_size, empty, multiply, products_of, spread
+from reid_cckd.evaluation.counting import Floats, Ints, keys_of
+from reid_cckd.evaluation.products import chunk_size, empty, multiply, products_of, spread
 from reid_cckd.evaluation.rows import BLOCK
 
-Floats = NDArray[np.float32]
 Pairs = tuple[Ints, Ints]
 Junk = Callable[[int, int], Pairs]  # pairs (row, item) of rows start ... stop that do not count; rows from start
 
@@ -108,13 +106,14 @@ def _search(left: Tensor, items: Set, k: int, junk: Pairs, lowest: bool) -> Foun
     for start, block, lengths in items.blocks():
         own = _within(junk, start, len(block))
         near = None if halves is None else coarse.reaching(halves, coarse.halve(block, lengths), best.least)
-        if near is None:
+        if near is not None:
+            rows, columns = _without(near, own, len(block))
+        else:
             scores = _all(left, block, lengths, buffer)
             if lowest:
                 np.minimum(least, scores.min(axis=1), out=least)
             scores[own] = -np.inf
-            near = _candidates(scores, best.least, k, (left.shape[1] + 2) * np.float32(2**-23))
-        rows, columns = _without(near, own, len(block))
+            rows, columns = _candidates(scores, best.least, k, (left.shape[1] + 2) * np.float32(2**-23))
         # one by one, so that they depend on the two rows alone and those of equal rows are equal
         similarities = products_of(left, block, rows, columns) / lengths.numpy()[columns]
         best.add(rows, start + columns, similarities)
