@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor
 
 from reid_cckd.evaluation.counting import Floats, Ints
-from reid_cckd.evaluation.products import empty
+from reid_cckd.scratch import empty
 
 _TOGETHER = 512  # rows converted together, so that they stay in the cache
 _BLOCK = 2048  # rows on the right that are multiplied together; they and their products stay in the cache
@@ -27,7 +26,7 @@ def available() -> bool:
 
 def halve(rows: Tensor, lengths: Tensor | None = None) -> Tensor:
     """Unit rows (N, D) in bfloat16: of unit rows, or of rows with these lengths."""
-    halves = empty(math.ceil(rows.numel() / 2), rows.device).view(torch.bfloat16)[: rows.numel()].view(rows.shape)
+    halves = empty(rows.numel(), rows.device, torch.bfloat16).view(rows.shape)
     for start in range(0, len(rows), _TOGETHER):
         own = slice(start, start + _TOGETHER)
         unit = rows[own] if lengths is None else torch.from_numpy(rows[own].numpy() / lengths[own, None].numpy())

@@ -17,8 +17,9 @@ from torch import Tensor
 
 from reid_cckd.evaluation import coarse
 from reid_cckd.evaluation.counting import Floats, Ints, blocks, count_above, count_above_on_device, count_among
-from reid_cckd.evaluation.products import empty, multiply, products_of, spread
+from reid_cckd.evaluation.products import multiply, products_of, spread
 from reid_cckd.evaluation.rows import Rows
+from reid_cckd.scratch import empty
 
 TILE = 24_000  # distractors scored together; rows of scores a power of two apart would share cache lines
 _PROBES = 1024  # scored by a thread at a time

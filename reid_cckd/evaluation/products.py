@@ -16,6 +16,7 @@ from torch import Tensor
 
 from reid_cckd.evaluation.counting import Floats, Ints
 from reid_cckd.evaluation.rows import BLOCK, Rows
+from reid_cckd.scratch import empty
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -67,11 +68,6 @@ def chunk_size(queries: int, items: int) -> int:
     """Queries scored together when the caller does not say: about as many each time."""
     most = max(_FEWEST, min(_MOST, _SCORES // items))
     return math.ceil(queries / math.ceil(queries / most))
-
-
-def empty(count: int, device: torch.device) -> Tensor:
-    """Float32 numbers to be written; on the CPU numpy's, which come in huge pages where the system has them."""
-    return torch.from_numpy(np.empty(count, np.float32)) if device.type == "cpu" else torch.empty(count, device=device)
 
 
 def multiply(left: Tensor, right: Tensor, out: Tensor) -> None:

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from reid_cckd.evaluation import coarse
 from reid_cckd.evaluation.counting import Floats, Ints, keys_of
-from reid_cckd.evaluation.products import chunk_size, empty, multiply, products_of, spread
+from reid_cckd.evaluation.products import chunk_size, multiply, products_of, spread
 from reid_cckd.evaluation.rows import BLOCK
+from reid_cckd.scratch import empty
 
 Pairs = tuple[Ints, Ints]
 Junk = Callable[[int, int], Pairs]  # pairs (row, item) of rows start ... stop that do not count; rows from start

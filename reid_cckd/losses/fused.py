@@ -23,14 +23,17 @@ from torch import Tensor
 
 from reid_cckd.losses.kernels import Profile, inverse_norms
 from reid_cckd.losses.precision import full_precision
+from reid_cckd.scratch import Scratch
 
 Weights = Callable[[slice, slice], Tensor]  # the tile w[i, j] of pair weights
 Phi = Callable[[Tensor, Tensor], Tensor]
-Step = Callable[..., None]  # `compare_`, or what does the same
 Sides = tuple[Tensor, Tensor]  # some rows of the student and the teacher's rows of the same instances
-TILE_ROWS, TILE_COLUMNS = 256, 1024  # on CPU: low tiles waste little beside the diagonal, long ones mean few calls
+Step = Callable[..., tuple[Tensor, Tensor]]  # `compare_`, or `compare` compiled
+TILE_ROWS, TILE_COLUMNS = 512, 1024  # on CPU: low tiles waste little beside the diagonal, large ones mean few calls
+EVEN = 32  # a matrix product of so many rows or a multiple of them is the fastest
 COLUMN_ELEMENTS = 2**20  # embeddings that stand for the columns of a tile take at most 4 MB
 ACCELERATOR_TILE_ROWS = 2048  # a tile that keeps an accelerator busy, 16 MB
+_scratch = Scratch()
 
 
 class Kernel(NamedTuple):
@@ -55,50 +58,73 @@ class Past(NamedTuple):
     weights: Weights | None = None
 
 
-def compare_(profile: Profile, *tiles: Tensor) -> None:
-    """`Profile.compare_`, the elementwise part of a tile."""
-    profile.compare_(*tiles)
+def compare_(
+    profile: Profile, student: Tensor, teacher: Tensor, pull: Tensor, own: Tensor | None, other: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Turn tiles of dot products, which are written over, into D k' and the sums of D^2 in each row and each column.
+
+    ``own`` (rows, columns) and ``other`` (columns, rows) are weights of the pairs as rows and as columns see them.
+    """
+    difference = _scratch.take("difference", student.shape, student)
+    profile.compare_(student, teacher, difference, pull)
+    return _sums(difference.square_(), own, other)
+
+
+def compare(
+    profile: Profile, student: Tensor, teacher: Tensor, pull: Tensor, own: Tensor | None, other: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """`compare_` as a compiler likes it: nothing but ``pull`` is written."""
+    difference = profile.centred(student) - profile.centred(teacher)
+    pull.copy_(difference * profile.slope(student))
+    return _sums(difference.square(), own, other)
+
+
+def _sums(square: Tensor, own: Tensor | None, other: Tensor | None) -> tuple[Tensor, Tensor]:
+    along = square if own is None else square * own
+    across = square if other is None else square * other.T
+    return along.sum(dim=1), across.sum(dim=0)
 
 
 def compiled_step() -> Step:
-    """`compare_` as one generated loop over the tile; compiled on first use."""
-    return cast(Step, torch.compile(compare_, dynamic=True))
+    """`compare` as generated loops over the tile; compiled on first use."""
+    return cast(Step, torch.compile(compare, dynamic=True))
 
 
 class Rows:
     """Rows of which some can be had at unit length, without a copy of all of them.
 
     ``blocks`` are slices that cover all rows, as high as a tile; ``groups`` are runs of blocks, as many as it is wide.
+    ``name`` tells the memory of two `Rows` apart.
     """
 
-    def __init__(self, rows: Tensor, normalize: bool, tile: tuple[int, int]) -> None:
-        self.rows, count = rows, len(rows)
-        self.blocks, self.groups = (slices(count, size) for size in tile)
+    def __init__(self, rows: Tensor, normalize: bool, tile: tuple[int, int], name: str) -> None:
+        self.rows, self.name = rows, name
+        self.blocks, self.groups = (slices(len(rows), size) for size in tile)
         self.scale = inverse_norms(rows) if normalize else None
-        self._buffers = [rows.new_empty(min(size, count), rows.shape[1]) for size in tile] if normalize else []
 
     def block(self, index: slice) -> Tensor:
         """One of ``blocks``, scaled; valid until the next one is asked for."""
-        return self._scaled(index, 0)
+        return self._scaled(index, "block")
 
     def group(self, index: slice) -> Tensor:
         """One of ``groups``, scaled; valid until the next one is asked for."""
-        return self._scaled(index, 1)
+        return self._scaled(index, "group")
 
-    def _scaled(self, index: slice, buffer: int) -> Tensor:
+    def _scaled(self, index: slice, part: str) -> Tensor:
+        rows = self.rows[index]
         if self.scale is None:
-            return self.rows[index]
-        place = self._buffers[buffer][: index.stop - index.start]
-        return torch.mul(self.rows[index], self.scale[index], out=place)
+            return rows
+        return torch.mul(rows, self.scale[index], out=_scratch.take(f"{self.name} {part}", rows.shape, rows))
 
     def chain_(self, gradient: Tensor) -> None:
         """Turn the gradient of the scaled rows into the gradient of the rows themselves, in place."""
         if self.scale is None:
             return
         for index in self.blocks:
-            unit, part = self.block(index), gradient[index]
-            along = torch.mul(unit, part, out=self._buffers[1][: len(unit)]).sum(dim=1, keepdim=True)
-            part.addcmul_(unit, along, value=-1).mul_(self.scale[index])
+            rows, scale, part = self.rows[index], self.scale[index], gradient[index]
+            products = torch.mul(rows, part, out=_scratch.take(f"{self.name} block", rows.shape, rows))
+            along = products.sum(dim=1, keepdim=True).mul_(scale.square())
+            part.addcmul_(rows, along, value=-1).mul_(scale)
 
 
 def slices(count: int, size: int) -> list[slice]:
@@ -107,12 +133,13 @@ def slices(count: int, size: int) -> list[slice]:
 
 
 def tile_of(student: Tensor, teacher: Tensor) -> tuple[int, int]:
-    """Rows and columns of a tile: nearly equal parts of all rows, and a multiple of them."""
+    """Rows and columns of a tile: parts of all rows of about one height, two at least of many, and a multiple of it."""
     count, width = len(student), max(student.shape[1], teacher.shape[1], 1)
     rows, columns = ACCELERATOR_TILE_ROWS, ACCELERATOR_TILE_ROWS
     if student.device.type == "cpu":
         rows, columns = TILE_ROWS, min(TILE_COLUMNS, COLUMN_ELEMENTS // width)
-    rows = math.ceil(count / math.ceil(count / rows))
+    rows = max(min(rows, count // 2), rows // 2)
+    rows = math.ceil(count / math.ceil(count / rows) / EVEN) * EVEN
     return rows, max(columns // rows, 1) * rows
 
 
@@ -127,9 +154,9 @@ class _Sweep:
     ) -> None:
         self.kernel, self.upstream, self.gradient = kernel, upstream, gradient
         tile = tile_of(student, teacher)
-        self.mine, self.theirs = (Rows(rows, kernel.normalize, tile) for rows in (student, teacher))
+        self.mine = Rows(student, kernel.normalize, tile, "student")
+        self.theirs = Rows(teacher, kernel.normalize, tile, "teacher")
         self.sums = student.new_zeros(len(student))
-        self._tiles = student.new_empty(4, 0)
 
     def within(self, weights: Weights | None) -> None:
         """All pairs of the batch, by tiles on and above the diagonal."""
@@ -151,30 +178,33 @@ class _Sweep:
         self, i: slice, j: slice, rows: Sides, columns: Sides, square_part: int, weights: Weights | None
     ) -> None:
         """The pairs (i, j) of a tile and (j, i) of what lies right of its ``square_part`` on the diagonal."""
-        square, pull = self._tile(rows, columns)
+        own, other = (None, None) if weights is None else (weights(i, j), weights(j, i))
+        pull, along, across = self._tile(rows, columns, own, other)
         rest = slice(j.start + square_part, j.stop)
-        self._add_sums(square, weights, i, j)
-        self._add_sums(square[:, square_part:].T, weights, rest, i)
+        self.sums[i] += along
+        self.sums[rest] += across[square_part:]
         if self.gradient is None:
             return
         if weights is not None or self.upstream is not None:
-            pull *= 0.5 * (self._share(weights, i, j) + self._share(weights, j, i).T)
+            pull *= 0.5 * (self._share(i, own) + self._share(j, other).T)
         self.gradient[i].addmm_(pull, columns[0], alpha=4)
         self.gradient[rest].addmm_(pull[:, square_part:].T, rows[0], alpha=4)
 
     def against(self, past: Past) -> None:
         """All pairs of a row of the batch and a row held constant."""
-        tile = tile_of(past.student, past.teacher)
-        student, teacher = (Rows(rows, self.kernel.normalize, tile) for rows in (past.student, past.teacher))
+        shape = tile_of(past.student, past.teacher)
+        student = Rows(past.student, self.kernel.normalize, shape, "past student")
+        teacher = Rows(past.teacher, self.kernel.normalize, shape, "past teacher")
         for j in student.groups:
             columns = student.group(j), teacher.group(j)
             for i in self.mine.blocks:
-                square, pull = self._tile((self.mine.block(i), self.theirs.block(i)), columns)
-                self._add_sums(square, past.weights, i, j)
+                own = None if past.weights is None else past.weights(i, j)
+                pull, along, _ = self._tile((self.mine.block(i), self.theirs.block(i)), columns, own)
+                self.sums[i] += along
                 if self.gradient is None:
                     continue
-                if past.weights is not None or self.upstream is not None:
-                    pull *= self._share(past.weights, i, j)
+                if own is not None or self.upstream is not None:
+                    pull *= self._share(i, own)
                 self.gradient[i].addmm_(pull, columns[0], alpha=2)
 
     def finish(self) -> Tensor:
@@ -183,25 +213,21 @@ class _Sweep:
             self.mine.chain_(self.gradient)
         return self.sums
 
-    def _tile(self, rows: Sides, columns: Sides) -> tuple[Tensor, Tensor]:
-        """D^2 and D k' of a tile, valid until the next tile."""
+    def _tile(
+        self, rows: Sides, columns: Sides, own: Tensor | None, other: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """D k' of a tile, valid until the next one, and the sums of w D^2 in each of its rows and of its columns."""
         shape = len(rows[0]), len(columns[0])
-        if self._tiles.shape[1] < math.prod(shape):
-            self._tiles = self.sums.new_empty(4, math.prod(shape))
-        one, two, difference, pull = (flat[: math.prod(shape)].view(shape) for flat in self._tiles)
+        one, two, pull = (_scratch.take(name, shape, self.sums) for name in ("one", "two", "pull"))
         torch.mm(rows[0], columns[0].T, out=one)
         torch.mm(rows[1], columns[1].T, out=two)
-        (self.kernel.step or compare_)(self.kernel.profile, one, two, difference, pull)
-        return difference.square_(), pull
+        return pull, *(self.kernel.step or compare_)(self.kernel.profile, one, two, pull, own, other)
 
-    def _add_sums(self, square: Tensor, weights: Weights | None, i: slice, j: slice) -> None:
-        self.sums[i] += (square if weights is None else square * weights(i, j)).sum(dim=1)
-
-    def _share(self, weights: Weights | None, i: slice, j: slice) -> Tensor:
+    def _share(self, i: slice, weights: Tensor | None) -> Tensor:
         """g_i w_ij, to be broadcast over the tile."""
         ones = self.sums.new_ones(1, 1)
         share = ones if self.upstream is None else self.upstream[i].unsqueeze(1)
-        return share if weights is None else share * weights(i, j)
+        return share if weights is None else share * weights
 
 
 def _sweep(

@@ -47,10 +47,21 @@ class Polynomial(NamedTuple):
             value = value * dots + coefficient
         return value * dots
 
+    def slope(self, dots: Tensor) -> Tensor:
+        """k', the derivative, at every dot product."""
+        *rest, value = self._slopes().unbind()
+        for coefficient in reversed(rest):
+            value = value * dots + coefficient
+        return value
+
+    def _slopes(self) -> Tensor:
+        factors = self.coefficients[1:]
+        return factors * torch.arange(1, len(factors) + 1, device=factors.device)
+
     def compare_(self, student: Tensor, teacher: Tensor, difference: Tensor, pull: Tensor) -> None:
         """Write D = k(student) - k(teacher) and D k'(student); all four tiles are written over, none is made."""
         factors = self.coefficients[1:]
-        _horner_(factors * torch.arange(1, len(factors) + 1, device=factors.device), student, out=pull)
+        _horner_(self._slopes(), student, out=pull)
         _horner_(factors, student, out=difference).mul_(student)
         _horner_(factors, teacher, out=student).mul_(teacher)
         difference.sub_(student)
@@ -80,6 +91,10 @@ class Exponential(NamedTuple):
     def centred(self, dots: Tensor) -> Tensor:
         """k itself: it has no constant."""
         return self.value(dots)
+
+    def slope(self, dots: Tensor) -> Tensor:
+        """k', the derivative, at every dot product."""
+        return self.value(dots) * self.rate
 
     def compare_(self, student: Tensor, teacher: Tensor, difference: Tensor, pull: Tensor) -> None:
         """Write D = k(student) - k(teacher) and D k'(student); all four tiles are written over, none is made."""
