@@ -21,18 +21,19 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor
 
-from reid_cckd.losses.kernels import Profile, inverse_norms
+from reid_cckd.losses.kernels import Profile, inverse, inverse_norms
 from reid_cckd.losses.precision import full_precision
-from reid_cckd.scratch import Scratch
+from reid_cckd.scratch import Scratch, empty
 
 Weights = Callable[[slice, slice], Tensor]  # the tile w[i, j] of pair weights
 Phi = Callable[[Tensor, Tensor], Tensor]
-Sides = tuple[Tensor, Tensor]  # some rows of the student and the teacher's rows of the same instances
-Step = Callable[..., tuple[Tensor, Tensor]]  # `compare_`, or `compare` compiled
+Sums = tuple[Tensor, Tensor]  # of a tile along each row and along each column
+Step = Callable[..., Sums]  # `compare` compiled
 TILE_ROWS, TILE_COLUMNS = 512, 1024  # on CPU: low tiles waste little beside the diagonal, large ones mean few calls
 EVEN = 32  # a matrix product of so many rows or a multiple of them is the fastest
 COLUMN_ELEMENTS = 2**20  # embeddings that stand for the columns of a tile take at most 4 MB
 ACCELERATOR_TILE_ROWS = 2048  # a tile that keeps an accelerator busy, 16 MB
+MODERATE = 1e15  # rows that are no longer have dot products that fit float32
 _scratch = Scratch()
 
 
@@ -50,6 +51,20 @@ class Kernel(NamedTuple):
         return self.profile.centred(rows @ others.T)
 
 
+class Piece(NamedTuple):
+    """Some rows, and what their dot products are still to be multiplied by, (rows, 1)."""
+
+    rows: Tensor
+    factors: Tensor
+
+    def part(self, first: int, last: int | None = None) -> Piece:
+        """Rows ``first`` ... ``last``."""
+        return Piece(self.rows[first:last], self.factors[first:last])
+
+
+Sides = tuple[Piece, Piece]  # some rows of the student and the teacher's rows of the same instances
+
+
 class Past(NamedTuple):
     """Rows held constant, (m, d) and (m, t), with which a batch is compared; weights None is 1 for all pairs."""
 
@@ -60,7 +75,7 @@ class Past(NamedTuple):
 
 def compare_(
     profile: Profile, student: Tensor, teacher: Tensor, pull: Tensor, own: Tensor | None, other: Tensor | None
-) -> tuple[Tensor, Tensor]:
+) -> Sums:
     """Turn tiles of dot products, which are written over, into D k' and the sums of D^2 in each row and each column.
 
     ``own`` (rows, columns) and ``other`` (columns, rows) are weights of the pairs as rows and as columns see them.
@@ -71,15 +86,24 @@ def compare_(
 
 
 def compare(
-    profile: Profile, student: Tensor, teacher: Tensor, pull: Tensor, own: Tensor | None, other: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    """`compare_` as a compiler likes it: nothing but ``pull`` is written."""
+    profile: Profile,
+    student: Tensor,
+    teacher: Tensor,
+    pull: Tensor,
+    own: Tensor | None,
+    other: Tensor | None,
+    rows: Sides,
+    columns: Sides,
+) -> Sums:
+    """`compare_` as a compiler likes it, nothing but ``pull`` is written; and with the factors of rows and columns."""
+    scale, other_scale = (one.factors * two.factors.T for one, two in zip(rows, columns, strict=True))
+    student, teacher = student * scale, teacher * other_scale
     difference = profile.centred(student) - profile.centred(teacher)
-    pull.copy_(difference * profile.slope(student))
+    pull.copy_(difference * profile.slope(student) * scale)
     return _sums(difference.square(), own, other)
 
 
-def _sums(square: Tensor, own: Tensor | None, other: Tensor | None) -> tuple[Tensor, Tensor]:
+def _sums(square: Tensor, own: Tensor | None, other: Tensor | None) -> Sums:
     along = square if own is None else square * own
     across = square if other is None else square * other.T
     return along.sum(dim=1), across.sum(dim=0)
@@ -94,37 +118,42 @@ class Rows:
     """Rows of which some can be had at unit length, without a copy of all of them.
 
     ``blocks`` are slices that cover all rows, as high as a tile; ``groups`` are runs of blocks, as many as it is wide.
-    ``name`` tells the memory of two `Rows` apart.
+    ``name`` tells the memory of two `Rows` apart. With ``late`` rows of moderate length come as they are, with factors:
+    on CPU it takes long to pass rows that one core has just scaled to another.
     """
 
-    def __init__(self, rows: Tensor, normalize: bool, tile: tuple[int, int], name: str) -> None:
+    def __init__(self, rows: Tensor, normalize: bool, late: bool, tile: tuple[int, int], name: str) -> None:
         self.rows, self.name = rows, name
         self.blocks, self.groups = (slices(len(rows), size) for size in tile)
-        self.scale = inverse_norms(rows) if normalize else None
+        norms = torch.linalg.vector_norm(rows, dim=1, keepdim=True) if normalize else None
+        self.scale = None if norms is None else inverse(norms)
+        self.late = late and norms is not None and bool(norms.max() < MODERATE)
+        self.factors = self.scale if self.scale is not None and self.late else rows.new_ones(len(rows), 1)
 
-    def block(self, index: slice) -> Tensor:
-        """One of ``blocks``, scaled; valid until the next one is asked for."""
-        return self._scaled(index, "block")
+    def block(self, index: slice) -> Piece:
+        """One of ``blocks``; valid until the next one is asked for."""
+        return Piece(self._scaled(index, "block"), self.factors[index])
 
-    def group(self, index: slice) -> Tensor:
-        """One of ``groups``, scaled; valid until the next one is asked for."""
-        return self._scaled(index, "group")
+    def group(self, index: slice) -> Piece:
+        """One of ``groups``; valid until the next one is asked for."""
+        return Piece(self._scaled(index, "group"), self.factors[index])
 
     def _scaled(self, index: slice, part: str) -> Tensor:
         rows = self.rows[index]
-        if self.scale is None:
+        if self.scale is None or self.late:
             return rows
         return torch.mul(rows, self.scale[index], out=_scratch.take(f"{self.name} {part}", rows.shape, rows))
 
     def chain_(self, gradient: Tensor) -> None:
-        """Turn the gradient of the scaled rows into the gradient of the rows themselves, in place."""
+        """Turn the gradient of the scaled rows, times their factors, into that of the rows as they are, in place."""
         if self.scale is None:
             return
         for index in self.blocks:
             rows, scale, part = self.rows[index], self.scale[index], gradient[index]
             products = torch.mul(rows, part, out=_scratch.take(f"{self.name} block", rows.shape, rows))
-            along = products.sum(dim=1, keepdim=True).mul_(scale.square())
-            part.addcmul_(rows, along, value=-1).mul_(scale)
+            part.addcmul_(rows, products.sum(dim=1, keepdim=True).mul_(scale.square()), value=-1)
+            if not self.late:
+                part.mul_(scale)
 
 
 def slices(count: int, size: int) -> list[slice]:
@@ -154,9 +183,11 @@ class _Sweep:
     ) -> None:
         self.kernel, self.upstream, self.gradient = kernel, upstream, gradient
         tile = tile_of(student, teacher)
-        self.mine = Rows(student, kernel.normalize, tile, "student")
-        self.theirs = Rows(teacher, kernel.normalize, tile, "teacher")
+        self.mine, self.theirs = self._rows(student, tile, "student"), self._rows(teacher, tile, "teacher")
         self.sums = student.new_zeros(len(student))
+
+    def _rows(self, rows: Tensor, tile: tuple[int, int], name: str) -> Rows:
+        return Rows(rows, self.kernel.normalize, self.kernel.step is not None, tile, name)
 
     def within(self, weights: Weights | None) -> None:
         """All pairs of the batch, by tiles on and above the diagonal."""
@@ -170,8 +201,8 @@ class _Sweep:
                     rows = self.mine.block(i), self.theirs.block(i)
                     self._pairs(i, group, rows, (student, teacher), 0, weights)
                 else:  # it begins with a square on the diagonal
-                    columns = student[before:], teacher[before:]
-                    rows = columns[0][:height], columns[1][:height]
+                    columns = student.part(before), teacher.part(before)
+                    rows = columns[0].part(0, height), columns[1].part(0, height)
                     self._pairs(i, slice(i.start, group.stop), rows, columns, height, weights)
 
     def _pairs(
@@ -187,14 +218,14 @@ class _Sweep:
             return
         if weights is not None or self.upstream is not None:
             pull *= 0.5 * (self._share(i, own) + self._share(j, other).T)
-        self.gradient[i].addmm_(pull, columns[0], alpha=4)
-        self.gradient[rest].addmm_(pull[:, square_part:].T, rows[0], alpha=4)
+        self.gradient[i].addmm_(pull, columns[0].rows, alpha=4)
+        self.gradient[rest].addmm_(pull[:, square_part:].T, rows[0].rows, alpha=4)
 
     def against(self, past: Past) -> None:
         """All pairs of a row of the batch and a row held constant."""
         shape = tile_of(past.student, past.teacher)
-        student = Rows(past.student, self.kernel.normalize, shape, "past student")
-        teacher = Rows(past.teacher, self.kernel.normalize, shape, "past teacher")
+        student = self._rows(past.student, shape, "past student")
+        teacher = self._rows(past.teacher, shape, "past teacher")
         for j in student.groups:
             columns = student.group(j), teacher.group(j)
             for i in self.mine.blocks:
@@ -205,7 +236,7 @@ class _Sweep:
                     continue
                 if own is not None or self.upstream is not None:
                     pull *= self._share(i, own)
-                self.gradient[i].addmm_(pull, columns[0], alpha=2)
+                self.gradient[i].addmm_(pull, columns[0].rows, alpha=2)
 
     def finish(self) -> Tensor:
         """The row sums; the gradient becomes that of the rows as they were given."""
@@ -217,11 +248,12 @@ class _Sweep:
         self, rows: Sides, columns: Sides, own: Tensor | None, other: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """D k' of a tile, valid until the next one, and the sums of w D^2 in each of its rows and of its columns."""
-        shape = len(rows[0]), len(columns[0])
+        shape = len(rows[0].rows), len(columns[0].rows)
         one, two, pull = (_scratch.take(name, shape, self.sums) for name in ("one", "two", "pull"))
-        torch.mm(rows[0], columns[0].T, out=one)
-        torch.mm(rows[1], columns[1].T, out=two)
-        return pull, *(self.kernel.step or compare_)(self.kernel.profile, one, two, pull, own, other)
+        for dots, left, right in zip((one, two), rows, columns, strict=True):
+            torch.mm(left.rows, right.rows.T, out=dots)
+        tile = self.kernel.profile, one, two, pull, own, other
+        return pull, *(compare_(*tile) if self.kernel.step is None else self.kernel.step(*tile, rows, columns))
 
     def _share(self, i: slice, weights: Tensor | None) -> Tensor:
         """g_i w_ij, to be broadcast over the tile."""
@@ -262,6 +294,11 @@ def plain_row_sums(phi: Phi, student: Tensor, teacher: Tensor, columns: Sequence
     return sums
 
 
+def zeros(like: Tensor) -> Tensor:
+    """Zeros of this shape and type; large ones in huge pages, of which fewer have to be fetched."""
+    return empty(like.numel(), like.device, like.dtype).view(like.shape).zero_()
+
+
 class _RowSums(torch.autograd.Function):
     """A sweep as one differentiable operation of the student's rows."""
 
@@ -277,7 +314,7 @@ class _RowSums(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(student, teacher)
         ctx.options = kernel, weights, past
-        ctx.gradient = torch.zeros_like(student) if wanted else None
+        ctx.gradient = zeros(student) if wanted else None
         return _sweep(kernel, student, teacher, weights, past, None, ctx.gradient)
 
     @staticmethod
@@ -294,7 +331,7 @@ class _RowSums(torch.autograd.Function):
         if gradient is not None and bool((upstream == upstream[0]).all()):
             gradient.mul_(upstream[0])
         else:
-            gradient = torch.zeros_like(student)
+            gradient = zeros(student)
             _sweep(kernel, student, teacher, weights, past, upstream, gradient)
         return gradient, None, None, None, None, None
 

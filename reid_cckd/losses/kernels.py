@@ -22,7 +22,11 @@ SMALLEST_MEDIAN = 0.01  # keeps gamma at 50 or below when all rows are alike
 
 def inverse_norms(rows: Tensor) -> Tensor:
     """1 / length of each row as a column, (N, 1), and 0 for a zero row, which so stays zero and gets no gradient."""
-    norms = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
+    return inverse(torch.linalg.vector_norm(rows, dim=1, keepdim=True))
+
+
+def inverse(norms: Tensor) -> Tensor:
+    """1 / length, and 0 for that of a zero row."""
     return torch.where(norms < EPS, 0.0, 1 / norms.clamp_min(EPS))
 
 

@@ -14,7 +14,7 @@ from pytorch_metric_learning import distances, miners, reducers, regularizers
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from reid_cckd.losses import MMD, Bilinear, CorrelationCongruenceLoss, GaussianRBF, fused
+from reid_cckd.losses import MMD, Bilinear, CorrelationCongruenceLoss, GaussianRBF, PairMemory, fused
 from tests.reference import correlation as twin
 
 KERNELS: dict[str, tuple[Callable[[], Any], Callable[..., float], bool]] = {  # make, twin, rows at unit length
@@ -50,6 +50,7 @@ def expected(name: str, student: Tensor, teacher: Tensor, **options: Any) -> np.
 @pytest.fixture(autouse=True)
 def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     """Several tiles, the last of them short, in every test."""
+    monkeypatch.setattr(fused, "EVEN", 1)
     monkeypatch.setattr(fused, "TILE_ROWS", 3)
     monkeypatch.setattr(fused, "TILE_COLUMNS", 6)
 
@@ -258,15 +259,15 @@ def test_a_teacher_overwritten_before_backward_is_noticed() -> None:
 
 
 class LargestTensor(TorchDispatchMode):
-    """Remembers the most elements that any operation returned."""
+    """Remembers the size in bytes of the largest tensor that any operation returned."""
 
-    elements = 0
+    size = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         for part in result if isinstance(result, list | tuple) else [result]:
             if isinstance(part, Tensor):
-                self.elements = max(self.elements, part.numel())
+                self.size = max(self.size, part.nbytes)
         return result
 
 
@@ -279,7 +280,7 @@ def test_nothing_of_size_n_squared_is_made(options: dict[str, float], monkeypatc
     loss = CorrelationCongruenceLoss(reducer=reducers.ThresholdReducer(low=1e-4), **options)
     with LargestTensor() as largest:
         loss(student, torch.arange(count) % 7, ref_emb=rows(count, width, seed=1)).backward()
-    assert largest.elements == count * width  # the inputs and the gradient
+    assert largest.size == count * width * 8  # the inputs and the gradient
 
 
 def test_no_gradient_is_found_where_none_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -340,6 +341,39 @@ def test_a_model_with_the_loss_compiles(monkeypatch: pytest.MonkeyPatch) -> None
     for result in results[1:]:
         torch.testing.assert_close(result, results[0])
     assert torch._dynamo.utils.counters["frames"]["ok"] >= 2  # both the model and the elementwise step
+
+
+@pytest.fixture(scope="module")
+def compiled() -> CorrelationCongruenceLoss:
+    return CorrelationCongruenceLoss(compile=True)
+
+
+@pytest.mark.parametrize("case", ["plain", "weights", "upstream", "memory", "zero", *(1e-30, 1e-6, 1e10, 1e30)])
+def test_the_compiled_loss_is_the_same(case: str | float, compiled: CorrelationCongruenceLoss) -> None:
+    torch.manual_seed(0)
+    student, teacher = torch.randn(9, 5) * torch.rand(9, 1), torch.randn(9, 4) * torch.rand(9, 1)
+    labels = torch.arange(9) % 3
+    options: dict[str, Any] = {"within_weight": 2.0, "between_weight": 0.5} if case == "weights" else {}
+    if case == "zero":
+        student[2] = teacher[4] = 0
+    elif isinstance(case, float):
+        student[3:] *= case
+        teacher[5:] *= case
+
+    def found(step: Any) -> tuple[Tensor, Tensor]:
+        memory = PairMemory(20) if case == "memory" else None
+        loss = CorrelationCongruenceLoss(memory=memory, reducer=ROWS, **options)
+        loss.step = step
+        if memory is not None:
+            values(loss, torch.randn(6, 5, generator=torch.Generator().manual_seed(1)), labels[:6], ref_emb=teacher[:6])
+        own = student.clone().requires_grad_()
+        result = values(loss, own, labels, ref_emb=teacher)
+        (result * (torch.arange(9) if case == "upstream" else 1)).sum().backward()
+        assert own.grad is not None
+        return result.detach(), own.grad
+
+    for one, other in zip(found(compiled.step), found(None), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6 * float(other.abs().max()))
 
 
 def bad(change: str) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -31,6 +31,7 @@ def held(queue: PairMemory) -> list[int]:
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fused, "EVEN", 1)
     monkeypatch.setattr(fused, "TILE_ROWS", 3)
     monkeypatch.setattr(fused, "TILE_COLUMNS", 6)
     monkeypatch.setattr(memory, "BLOCK_ROWS", 4)
