@@ -11,6 +11,7 @@ import ctypes
 import json
 import statistics
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -148,7 +149,9 @@ def extra_memory(work: Contender, student: Tensor) -> float | None:
     except OSError:
         return None
     before = resident("VmRSS")
-    work()
+    thread = threading.Thread(target=work)  # one that has no memory of earlier calls at hand
+    thread.start()
+    thread.join()
     return (resident("VmHWM") - before) / 1024 - student.nbytes / 2**20
 
 
