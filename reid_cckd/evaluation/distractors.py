@@ -108,7 +108,8 @@ class Pass:
 
     def _score_tile(self, tile: _Tile, pool: Executor) -> None:
         starts = range(0, len(self.photos), self.step)
-        spread(lambda first: self._score(tile, first), starts, self.photos.device, pool)
+        for _ in spread(lambda first: self._score(tile, first), starts, self.photos.device, pool):
+            pass
 
     def _score(self, tile: _Tile, first: int) -> None:
         """Score a tile against some of the probes."""

@@ -88,9 +88,9 @@ def _search(
     """0-based place of each probe's mate, and its score; without mate -1 and the best score of all."""
     places, found = [], []
     with exact_float32(queries.device):
-        for start, products in product_chunks(queries, items, chunk):
-            scores = products.div_(items.lengths)
-            own = torch.from_numpy(mates[start : start + len(scores)]).to(scores.device)
+        for rows, products in product_chunks(queries, items, chunk):
+            scores = products().div_(items.lengths)
+            own = torch.from_numpy(mates[rows.start : rows.stop]).to(scores.device)
             mate = scores.gather(1, own.clamp(min=0)[:, None])
             earlier = torch.arange(len(items), device=scores.device) < own[:, None]
             ahead = ((scores > mate) | ((scores == mate) & earlier)).sum(dim=1)

@@ -15,15 +15,15 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from reid_cckd.evaluation.counting import Floats, Ints
-from reid_cckd.evaluation.rows import BLOCK, Rows
+from reid_cckd.evaluation.rows import BLOCK, ENTRIES, Rows
 from reid_cckd.scratch import empty
 
 T = TypeVar("T")
 R = TypeVar("R")
+Chunks = Iterator[tuple[range, Callable[[], Tensor]]]  # some queries, and what gives the scores of all items for them
 
 _MOST, _FEWEST = 1024, 16  # queries in a chunk: more are not multiplied faster, fewer much slower
 _PAIRS = 128  # multiplied together, so that copies of their rows stay in the cache
-_ENTRIES = 8192  # of a row that einsum sums at a time; of a longer one in an order that the number of rows decides
 _SCORES = 48 * 2**20  # of a chunk where the gallery is long, of which two are held: 384 MiB
 
 
@@ -41,27 +41,27 @@ def workers() -> Iterator[ThreadPoolExecutor]:
         torch.set_num_threads(threads)  # of threads to come, which would follow the workers
 
 
-def spread(work: Callable[[T], R], parts: Iterable[T], device: torch.device, pool: Executor | None) -> list[R]:
-    """What ``work`` gives for each part: on the CPU by the ``pool``, if there is one, otherwise here, in turn."""
-    return list(map(work, parts) if pool is None or device.type != "cpu" else pool.map(work, parts))
+def spread(work: Callable[[T], R], parts: Iterable[T], device: torch.device, pool: Executor | None) -> Iterator[R]:
+    """What ``work`` gives for each part: by the ``pool``, which begins at once, or here when asked for."""
+    return map(work, parts) if pool is None or device.type != "cpu" else pool.map(work, parts)
 
 
-def product_chunks(
-    query: Rows, gallery: Rows, chunk: int | None = None, pool: Executor | None = None
-) -> Iterator[tuple[int, Tensor]]:
-    """(first query, (chunk, gallery) products of unit queries with gallery rows as they are) in turn.
+def product_chunks(query: Rows, gallery: Rows, chunk: int | None = None, pool: Executor | None = None) -> Chunks:
+    """(queries, what gives their (chunk, gallery) products, of unit queries with gallery rows as they are) in turn.
 
     Divided by ``gallery.lengths`` they are cosine similarities: that spares a normalised copy of the gallery, and the
-    consumer can do it on the way. Two buffers take turns: a chunk stays as it is until the next but one is asked for.
-    A ``pool`` (of `workers`) multiplies block by block, beside whatever else it was given.
+    consumer can do it on the way. A ``pool`` (of `workers`) has begun to multiply, block by block, when a chunk is
+    yielded, and products are given when it is done. Two buffers take turns: a chunk stays until the next but one is
+    asked for.
     """
     size = min(chunk or chunk_size(len(query), len(gallery)), len(query))
     buffers = itertools.cycle([empty(size * len(gallery), query.device).view(size, len(gallery)) for _ in range(2)])
+    rows = query.unit(0, size)
     for start in range(0, len(query), size):
-        rows = query.unit(start, start + size)
-        products = next(buffers)[: len(rows)]
-        multiply_blocks(rows, gallery, products, pool)
-        yield start, products
+        own = range(start, start + len(rows))
+        finished = _begin(rows, gallery, next(buffers)[: len(own)], pool)
+        rows = query.unit(own.stop, own.stop + size)  # while the pool multiplies
+        yield own, finished
 
 
 def chunk_size(queries: int, items: int) -> int:
@@ -84,19 +84,26 @@ def multiply(left: Tensor, right: Tensor, out: Tensor) -> None:
 def products_of(left: Tensor, right: Tensor, rows: Ints, columns: Ints) -> Floats:
     """Products of rows of ``left`` (A, D) with rows of ``right`` (B, D), pair by pair, on the CPU."""
     found = np.zeros(len(rows), np.float32)
-    for entry in range(0, left.shape[1], _ENTRIES):
-        first, second = (table[:, entry : entry + _ENTRIES].numpy() for table in (left, right))
+    for entry in range(0, left.shape[1], ENTRIES):
+        first, second = (table[:, entry : entry + ENTRIES].numpy() for table in (left, right))
         for start in range(0, len(rows), _PAIRS):
             own = slice(start, start + _PAIRS)
             found[own] += np.einsum("ij,ij->i", first[rows[own]], second[columns[own]])
     return found
 
 
-def multiply_blocks(rows: Tensor, gallery: Rows, products: Tensor, pool: Executor | None = None) -> None:
-    """Write the products of rows (A, D) with a gallery (B, D) as it is to ``products`` (A, B), block by block."""
+def _begin(rows: Tensor, gallery: Rows, products: Tensor, pool: Executor | None) -> Callable[[], Tensor]:
+    """Begin to write the products of rows (A, D) with a gallery (B, D) as it is to ``products`` (A, B)."""
 
     def multiply_block(start: int) -> None:
         items = gallery.raw(start, start + BLOCK)
         multiply(rows, items, products[:, start : start + len(items)])
 
-    spread(multiply_block, range(0, len(gallery), BLOCK), products.device, pool)
+    begun = spread(multiply_block, range(0, len(gallery), BLOCK), products.device, pool)
+
+    def finished() -> Tensor:
+        for _ in begun:
+            pass
+        return products
+
+    return finished

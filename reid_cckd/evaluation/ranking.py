@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from reid_cckd.evaluation.counting import Matches, count_ahead, over_blocks
+from reid_cckd.evaluation.products import Chunks
 from reid_cckd.evaluation.rows import Codes
 
 Progress = Callable[[int, int], None]  # queries done, queries in all
@@ -74,7 +76,7 @@ class Positions:
 
 
 def match_positions(
-    chunks: Iterable[tuple[int, Tensor]],
+    chunks: Chunks,
     lengths: Tensor,
     relevance: Relevance,
     pool: Executor,
@@ -84,33 +86,35 @@ def match_positions(
 ) -> Positions:
     """Rank every true match exactly, from scores that come a chunk of queries at a time.
 
-    A chunk is overwritten here, and counted by ``pool`` while the next one is made: it must stay until the next but one
-    is asked for. Items are ranked by descending score, each divided by its entry in ``lengths``; equal ones keep the
-    gallery's order, as a stable sort does.
+    A chunk is overwritten here, and counted by ``pool`` after it has multiplied the next one, while the true matches of
+    that one are looked up: it must stay until the next but one is asked for. Items are ranked by descending score, each
+    divided by its entry in ``lengths``; equal ones keep the gallery's order, as a stable sort does.
 
     Where the scores are those of a ``part`` of the gallery, ``add`` sums a tensor over all parts in place: of a chunk
     the scores of the true matches are exchanged and how many items of each part lie above them.
     """
     part = range(len(relevance.order)) if part is None else part
     places, counts = [], []
-    waiting: Waiting | None = None
-    for start, scores in chunks:
-        pairs = relevance.pairs(start, start + len(scores))
-        counts.append(np.bincount(pairs.rows, minlength=len(scores)))
-        begun = _begin(scores, lengths, pairs, part, add, pool)
+    count: Callable[[], Waiting] | None = None
+    for own, make in chunks:
+        waiting = None if count is None else count()
+        pairs = relevance.pairs(own.start, own.stop)
+        counts.append(np.bincount(pairs.rows, minlength=len(own)))
+        scores = make()
+        matches = _find(scores, lengths, pairs, part, add)
         if waiting is not None:
             places.append(waiting())
-        waiting = begun
+        count = functools.partial(_begin, scores, lengths, matches, add, pool)
         if progress is not None:
-            progress(start + len(scores), len(relevance.counts))
-    if waiting is not None:
-        places.append(waiting())
+            progress(own.stop, len(relevance.counts))
+    if count is not None:
+        places.append(count()())
     offsets = np.concatenate([[0], np.cumsum(np.concatenate(counts))])
     return Positions(np.concatenate(places), offsets)
 
 
-def _begin(scores: Tensor, lengths: Tensor, pairs: Pairs, part: range, add: Add, pool: Executor) -> Waiting:
-    """Begin to rank the true matches of a chunk; what is returned waits for their places."""
+def _find(scores: Tensor, lengths: Tensor, pairs: Pairs, part: range, add: Add) -> Matches:
+    """The true matches of a chunk with their scores; junk is put at the end of the ranking."""
     junk = _inside(pairs.junk_columns, part)
     table, divisors = (_lean(values) for values in (scores, lengths))
     table[pairs.junk_rows[junk], pairs.junk_columns[junk] - part.start] = -torch.inf
@@ -118,12 +122,16 @@ def _begin(scores: Tensor, lengths: Tensor, pairs: Pairs, part: range, add: Add,
     wanted = np.zeros(len(rows), dtype=np.float32)
     found = table[rows[held], columns[held]] / divisors[columns[held]]
     wanted[held] = found if isinstance(found, np.ndarray) else found.cpu().numpy()
-    wanted = _added(wanted, scores.device, add)  # each match lies in one part, so this adds zeros to it
-    counted = _ahead(scores, lengths, Matches(rows, columns, held, wanted), pool)
+    return Matches(rows, columns, held, _added(wanted, scores.device, add))  # each lies in one part: this adds zeros
+
+
+def _begin(scores: Tensor, lengths: Tensor, matches: Matches, add: Add, pool: Executor) -> Waiting:
+    """Begin to rank the true matches of a chunk; what is returned waits for their places."""
+    counted = _ahead(scores, lengths, matches, pool)
 
     def places() -> NDArray[np.int64]:
         ahead = _added(np.concatenate(list(counted)), scores.device, add)
-        beginnings = rows * (ahead.max(initial=0) + 1)
+        beginnings = matches.rows * (ahead.max(initial=0) + 1)
         best_first: NDArray[np.int64] = np.sort(beginnings + ahead) - beginnings  # within a query
         return best_first
 

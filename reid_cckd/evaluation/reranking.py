@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from reid_cckd.evaluation.counting import Floats, Ints
-from reid_cckd.evaluation.products import product_chunks
+from reid_cckd.evaluation.products import Chunks, product_chunks
 from reid_cckd.evaluation.rows import Rows
 from reid_cckd.evaluation.search import search
 
@@ -82,8 +83,8 @@ def reranked_chunks(
     pool: Executor,
     chunk: int | None = None,
     neighbours: Neighbours | None = None,
-) -> Iterator[tuple[int, Tensor]]:
-    """(first query, (chunk, G) scores on the CPU, higher is closer) in turn, as `product_chunks` gives products.
+) -> Chunks:
+    """(queries, what gives their (chunk, G) scores on the CPU, higher is closer) in turn, as `product_chunks` does.
 
     ``neighbours``: what `find_neighbours` found of these rows, if somebody asked it.
 
@@ -96,15 +97,19 @@ def reranked_chunks(
     nearest, farthest = found.nearest, found.farthest
     features = _average(_encode(everything, nearest, farthest, options.k1), nearest[:, : options.k2])
     columns = features.transposed(slice(len(query), len(everything)), len(everything))
-    for start, products in product_chunks(query, gallery, chunk, pool):
-        scores = products.div_(gallery.lengths).cpu().numpy()
+
+    def reranked(own: range, products: Callable[[], Tensor]) -> Tensor:
+        scores = products().div_(gallery.lengths).cpu().numpy()
         scores -= 1  # minus half the squared distance
-        scores *= 2 * options.weight / farthest[start : start + len(scores), None]
+        scores *= 2 * options.weight / farthest[own.start : own.stop, None]
         scores -= 1 - options.weight
         for row in range(len(scores)):
-            items, common = _overlap(features, columns, start + row, len(gallery))
+            items, common = _overlap(features, columns, own.start + row, len(gallery))
             scores[row, items] += (1 - options.weight) * (common / (2 - common))
-        yield start, torch.from_numpy(scores)
+        return torch.from_numpy(scores)
+
+    for own, products in product_chunks(query, gallery, chunk, pool):
+        yield own, functools.partial(reranked, own, products)
 
 
 class _Both:

@@ -21,7 +21,7 @@ def scores(query, gallery, options, chunk=None):
     rows = two_sets(query, gallery, CPU, ("query", "gallery"))
     with workers() as pool:
         chunks = reranking.reranked_chunks(*rows, options, pool, chunk)
-        return np.concatenate([part.numpy().copy() for _, part in chunks])
+        return np.concatenate([make().numpy().copy() for _, make in chunks])
 
 
 @pytest.mark.parametrize("options", [Reranking(), Reranking(7, 1, 0.5), Reranking(5, 3, 0.0), Reranking(9, 4, 1.0)])
