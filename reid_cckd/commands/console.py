@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -22,6 +23,10 @@ def run(
     """Parse, run, and turn what went wrong into a message and an exit code."""
     try:
         command(parse(parser, sys.argv[1:] if argv is None else argv))
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever reads, `head` for one, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is left to be written at the end
+        return 141
     except UserError as error:
         print(f"\nerror: {error}", file=sys.stderr)
         return 2

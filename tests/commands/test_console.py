@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import errno
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -22,6 +24,20 @@ def test_a_full_disk_is_one_paragraph(capsys: pytest.CaptureFixture[str]) -> Non
     assert capsys.readouterr().err.strip() == (
         "error: No space left to write runs/a/log.jsonl. Free space and give the same command again."
     )
+
+
+@pytest.mark.parametrize("length", [1, 10**6])  # written when the program ends, or while the command runs
+def test_a_reader_that_has_seen_enough_is_no_fault(length: int) -> None:
+    program = f"""
+import sys
+from reid_cckd.commands.console import make_parser, run
+sys.exit(run(lambda _: print("x" * {length}), make_parser("a", "", ""), []))
+"""
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run([sys.executable, "-c", program], stdout=writing, stderr=subprocess.PIPE, check=False)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, b"")
 
 
 def test_other_errors_of_the_system_are_not_hidden() -> None:
