@@ -2,7 +2,7 @@
 
 import os
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that tests start too, whatever the shell says
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
 import torch

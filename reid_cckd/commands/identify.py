@@ -180,8 +180,8 @@ def _merged(one: IdentificationResult | None, other: IdentificationResult) -> Id
 def _announce(arguments: argparse.Namespace, probes: int, others: Embeddings, scales: Sequence[int]) -> None:
     if not scales:
         return
-    width = others.vectors.shape[1]
-    need = predict_identification(probes, scales[-1], width, max(CURVE_FPRS))
+    width, converted = others.vectors.shape[1], others.vectors.dtype != np.float32
+    need = predict_identification(probes, scales[-1], width, max(CURVE_FPRS), converted=converted)
     kinds = 1 + (arguments.probe_noises is not None or arguments.distractor_noises is not None)
     seconds = kinds * len(arguments.sets) * need.seconds(product_rate(width, pick_device(arguments.device)))
     print(

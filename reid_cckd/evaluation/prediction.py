@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
+from reid_cckd.evaluation import coarse
 from reid_cckd.evaluation.distractors import TILE, scores_held
 from reid_cckd.evaluation.products import chunk_size, multiply
 from reid_cckd.evaluation.reranking import Reranking
@@ -18,6 +19,7 @@ from reid_cckd.evaluation.verification import similarities
 
 _OVERHEAD = 1.3  # time of counting ranks beside the product
 _PER_PAIR = 64  # bytes of a pair: its score and the sorting of the ROC
+_FIXED = 2**25  # bytes that libraries and threads take for themselves
 _PER_MATCH = 64  # bytes that a true match takes while its chunk is ranked
 
 
@@ -57,11 +59,14 @@ def _search_memory(rows: int, width: int) -> int:
     return 4 * threads * together * (2 * min(rows, BLOCK) + width)
 
 
-def predict_identification(probes: int, distractors: int, width: int, highest_fpr: float = 1e-4) -> Prediction:
-    """Of `evaluate_identification`, whose distractors may lie on disk."""
+def predict_identification(
+    probes: int, distractors: int, width: int, highest_fpr: float = 1e-4, *, converted: bool = False
+) -> Prediction:
+    """Of `evaluate_identification`, whose distractors may lie on disk, ``converted`` if they are not float32."""
     kept = 8 * int(highest_fpr * probes * distractors)  # twice the scores above the highest rate
-    scores = 4 * scores_held() + 8 * width * min(TILE, distractors)  # of two tiles
-    return Prediction(scores + kept + 4 * width * probes, probes * distractors * width)
+    entries = width * (probes + 2 * min(TILE, distractors))  # of the probes and two tiles
+    copies = entries * (4 * converted + 2 * coarse.available())
+    return Prediction(_FIXED + 4 * scores_held() + copies + kept, probes * distractors * width)
 
 
 def predict_pairs(rows: int, pairs: int, width: int) -> Prediction:

@@ -6,37 +6,59 @@ import sys
 import pytest
 import torch
 
-from reid_cckd.evaluation import Reranking, predict_retrieval, product_rate
+from reid_cckd.evaluation import Reranking, predict_identification, predict_retrieval, product_rate
 from reid_cckd.evaluation.rows import BLOCK
 
 MEASURE = """
 import pathlib, sys
 import numpy as np
-from reid_cckd.evaluation import Reranking, evaluate_retrieval
-queries, items, width, rerank = map(int, sys.argv[1:])
+import reid_cckd.evaluation as e
 rng = np.random.default_rng(0)
-ids = [rng.integers(0, items // 20, n) for n in (queries, items)]
-rows = [rng.standard_normal((n, width), dtype=np.float32) for n in (queries, items)]
-evaluate_retrieval(rows[0][:20], rows[1][:50], ids[0][:20] * 0, ids[1][:50] * 0)
+def rows(count, width):
+    return rng.standard_normal((count, width), dtype=np.float32)
+def ids(count, people):
+    return rng.integers(0, people, count)
+{data}
+def work(*data):
+    {work}
+work(*(part[:50] if part.ndim > 1 else part[:50] * 0 for part in data))
 status, reset = pathlib.Path("/proc/self/status"), pathlib.Path("/proc/self/clear_refs")
 memory = lambda field: next(int(l.split()[1]) for l in status.read_text().splitlines() if l.startswith(field))
 reset.write_text("5")
 before = memory("VmRSS")
-evaluate_retrieval(*rows, *ids, reranking=Reranking() if rerank else None)
+work(*data)
 print((memory("VmHWM") - before) * 1024)
 """
+linux_only = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def measured(data: str, work: str) -> float:
+    """Bytes beyond the inputs that ``work`` takes in a process of its own, after a small round."""
+    program = [sys.executable, "-c", MEASURE.format(data=data, work=work)]
+    return float(subprocess.run(program, capture_output=True, text=True, check=True).stdout)
+
+
+@linux_only
 @pytest.mark.parametrize("size", [(2000, 12000, 64), (300, 40000, 128)])
 @pytest.mark.parametrize("reranking", [None, Reranking()])
 def test_memory_is_what_it_takes_within_a_factor(size, reranking):
     if reranking is not None:
         size = (size[0] // 4, size[1] // 4, size[2])
-    arguments = [*map(str, size), str(int(reranking is not None))]
-    done = subprocess.run([sys.executable, "-c", MEASURE, *arguments], capture_output=True, text=True, check=True)
+    queries, items, width = size
+    people = items // 20
+    data = f"data = rows({queries}, {width}), rows({items}, {width}), ids({queries}, {people}), ids({items}, {people})"
+    taken = measured(data, f"e.evaluate_retrieval(*data, reranking={'e.Reranking()' if reranking else None})")
     predicted = predict_retrieval(*size, reranking).memory
-    assert 0.4 < predicted / float(done.stdout) < 2.5, (predicted, done.stdout)
+    assert 0.4 < predicted / taken < 2.5, (predicted, taken)
+
+
+@linux_only
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_memory_of_identification_is_what_it_takes_within_a_factor(dtype):
+    data = f"data = rows(500, 512), ids(500, 20), rows(60_000, 512).astype(np.{dtype})"
+    taken = measured(data, "e.evaluate_identification(*data, [len(data[2])])")
+    predicted = predict_identification(500, 60_000, 512, converted=dtype == "float16").memory
+    assert 0.85 < predicted / taken < 2, (predicted, taken)
 
 
 def test_prediction_is_linear_without_reranking():

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from reid_cckd.evaluation import evaluate_retrieval, ranking
@@ -55,6 +55,7 @@ def assert_equal_to_twin(result, lists, ranks=(1, 5, 10)):
 @settings(max_examples=25, deadline=None)
 def test_equals_twin(make, convention, seed):
     data = make(seed)
+    assume(twin.is_decided(*data))
     result = evaluate_retrieval(*data, convention=convention)
     assert_equal_to_twin(result, twin.ranked_hits(*data))
     assert result.camera_policy == "exclude-same"

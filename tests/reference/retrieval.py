@@ -22,6 +22,16 @@ def ranked_hits(query, gallery, query_ids, gallery_ids, query_cameras=None, gall
     return lists
 
 
+def is_decided(query, gallery, query_ids, gallery_ids, *_, rounding=4e-7):
+    """Whether float32 tells every true match from what stands beside it: no two of them nearly, but not quite, tie."""
+    for own, row in zip(query_ids, unit(query) @ unit(gallery).T, strict=True):
+        order = np.argsort(-row, kind="stable")
+        gaps, hits = -np.diff(row[order]), np.asarray(gallery_ids)[order] == own
+        if ((gaps > 1e-12) & (gaps < rounding) & (hits[1:] != hits[:-1])).any():
+            return False
+    return True
+
+
 def average_precision(hit, convention="torchreid"):
     found, value = 0, 0.0
     for place, is_hit in enumerate(hit):
