@@ -151,7 +151,7 @@ class Rows:
         for index in self.blocks:
             rows, scale, part = self.rows[index], self.scale[index], gradient[index]
             products = torch.mul(rows, part, out=_scratch.take(f"{self.name} block", rows.shape, rows))
-            part.addcmul_(rows, products.sum(dim=1, keepdim=True).mul_(scale.square()), value=-1)
+            part.addcmul_(rows, products.sum(dim=1, keepdim=True).mul_(scale).mul_(scale), value=-1)
             if not self.late:
                 part.mul_(scale)
 
@@ -166,7 +166,8 @@ def tile_of(student: Tensor, teacher: Tensor) -> tuple[int, int]:
     count, width = len(student), max(student.shape[1], teacher.shape[1], 1)
     rows, columns = ACCELERATOR_TILE_ROWS, ACCELERATOR_TILE_ROWS
     if student.device.type == "cpu":
-        rows, columns = TILE_ROWS, min(TILE_COLUMNS, COLUMN_ELEMENTS // width)
+        columns = min(TILE_COLUMNS, COLUMN_ELEMENTS // width)
+        rows = min(TILE_ROWS, max(columns // EVEN, 1) * EVEN)
     rows = max(min(rows, count // 2), rows // 2)
     rows = math.ceil(count / math.ceil(count / rows) / EVEN) * EVEN
     return rows, max(columns // rows, 1) * rows

@@ -283,6 +283,29 @@ def test_nothing_of_size_n_squared_is_made(options: dict[str, float], monkeypatc
     assert largest.size == count * width * 8  # the inputs and the gradient
 
 
+@pytest.mark.parametrize("count", [1, 2, 31, 300, 513, 5000])
+@pytest.mark.parametrize("width", [1, 512, 5000, 2**21])
+def test_tiles_are_even_and_small(count: int, width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    student = torch.empty(count, width, device="meta")
+    height, length = fused.tile_of(Rows(student), Rows(student[:, :1]))  # type: ignore[arg-type]
+    assert height % fused.EVEN == length % height == 0
+    assert 0 < height <= length <= fused.TILE_COLUMNS
+    assert length * width <= max(fused.COLUMN_ELEMENTS, fused.EVEN * width)
+
+
+class Rows:
+    """Stands for rows on the CPU that would take too much memory."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, rows: Tensor) -> None:
+        self.shape = rows.shape
+
+    def __len__(self) -> int:
+        return int(self.shape[0])
+
+
 def test_no_gradient_is_found_where_none_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fused.Rows, "chain_", lambda *_: pytest.fail("gradient work"))
     student, teacher = rows(4).requires_grad_(), rows(4, seed=1)
