@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import select
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import fields
@@ -24,7 +25,9 @@ def run(
     try:
         command(parse(parser, sys.argv[1:] if argv is None else argv))
         sys.stdout.flush()
-    except BrokenPipeError:  # whoever reads, `head` for one, has seen enough
+    except BrokenPipeError:
+        if not _nobody_reads():
+            raise  # it was another pipe, that to a worker which has died for one
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is left to be written at the end
         return 141
     except UserError as error:
@@ -43,6 +46,13 @@ def run(
         print("\nInterrupted.", file=sys.stderr)
         return 130
     return 0
+
+
+def _nobody_reads() -> bool:
+    """Whether stdout leads to somebody who has seen enough, `head` for one."""
+    watch = select.poll()
+    watch.register(sys.stdout, 0)
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in watch.poll(0))
 
 
 def parse(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Namespace:

@@ -40,11 +40,12 @@ sys.exit(run(lambda _: print("x" * {length}), make_parser("a", "", ""), []))
     assert (done.returncode, done.stderr) == (141, b"")
 
 
-def test_other_errors_of_the_system_are_not_hidden() -> None:
+@pytest.mark.parametrize("code", [errno.EIO, errno.EPIPE])  # EPIPE is of a pipe other than stdout, to a worker say
+def test_other_errors_of_the_system_are_not_hidden(code: int) -> None:
     def command(arguments: argparse.Namespace) -> None:
-        raise OSError(errno.EIO, os.strerror(errno.EIO))
+        raise OSError(code, os.strerror(code))
 
-    with pytest.raises(OSError, match="Input/output"):
+    with pytest.raises(OSError, match=os.strerror(code)):
         run(command, make_parser("any", "", ""), [])
 
 
