@@ -263,12 +263,12 @@ class Trainer:
         if is_last or (epoch + 1) % self.evaluate_every == 0:
             scores = self.evaluate(share_buffers(self.network))
             self._write({"epoch": epoch + 1, "step": self.position.step, **scores})
-        self.progress.epoch(epoch, means, scores)
         if scores and scores[self.main_score] > self.position.best:
             self.position.best, self.position.best_epoch = scores[self.main_score], epoch + 1
             self._save_best(scores)
         self.position.epoch, self.position.batch = epoch + 1, 0
         self._save_last()
+        self.progress.epoch(epoch, means, scores)  # at the end: if nobody reads what it prints, the run stops here
 
     def _log_means(self) -> None:
         place = {"epoch": self.position.epoch + 1, "step": self.position.step}

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from types import FunctionType
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -110,8 +111,12 @@ def _sums(square: Tensor, own: Tensor | None, other: Tensor | None) -> Sums:
 
 
 def compiled_step() -> Step:
-    """`compare` as generated loops over the tile; compiled on first use."""
-    return cast(Step, torch.compile(compare, dynamic=True))
+    """`compare` as generated loops over the tile; compiled on first use.
+
+    Of a copy, because torch counts the variants of a piece of code, and after eight of them, which several losses in
+    one process together reach, would compile no more.
+    """
+    return cast(Step, torch.compile(FunctionType(compare.__code__.replace(), globals()), dynamic=True))
 
 
 class Rows:

@@ -15,6 +15,7 @@ import torch
 from reid_cckd.commands.train import main as train_main
 from reid_cckd.config import load_config
 from reid_cckd.engine import load_checkpoint, save_checkpoint
+from reid_cckd.engine.tracking import Progress
 from tests.commands.conftest import recipe, write_config
 
 CCKD = {"alpha": 0.5, "beta": 10.0, "terms": [{"name": "mimic", "loss": "cosine_mimic", "weight": 0.5}]}
@@ -133,6 +134,21 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(
     assert train_main([str(broken), "--resume"]) == 0
     assert_same_state(tmp_path / "whole" / "last.pt", tmp_path / "broken" / "last.pt")
     assert without_place(tmp_path / "whole" / "log.jsonl") == without_place(tmp_path / "broken" / "log.jsonl")
+
+
+def test_the_epoch_is_kept_when_nobody_reads_what_is_printed(
+    pedestrians: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise BrokenPipeError
+
+    monkeypatch.setattr(Progress, "epoch", fail)
+    config = write_config(
+        tmp_path / "run.yaml", recipe(pedestrians, tmp_path / "run", train={"checkpoint_every": 1000})
+    )
+    with pytest.raises(BrokenPipeError):
+        train_main([str(config)])
+    assert load_checkpoint(tmp_path / "run" / "last.pt")["position"]["epoch"] == 1
 
 
 def test_a_finished_run_resumes_to_itself_and_is_not_overwritten(pedestrians: Path, tmp_path: Path) -> None:
