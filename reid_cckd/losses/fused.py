@@ -29,6 +29,7 @@ from reid_cckd.scratch import Scratch, empty
 Weights = Callable[[slice, slice], Tensor]  # the tile w[i, j] of pair weights
 Phi = Callable[[Tensor, Tensor], Tensor]
 Sums = tuple[Tensor, Tensor]  # of a tile along each row and along each column
+Factors = tuple[Tensor, Tensor]  # of some rows of the student and of the teacher
 Step = Callable[..., Sums]  # `compare` compiled
 TILE_ROWS, TILE_COLUMNS = 512, 1024  # on CPU: low tiles waste little beside the diagonal, large ones mean few calls
 EVEN = 32  # a matrix product of so many rows or a multiple of them is the fastest
@@ -93,11 +94,11 @@ def compare(
     pull: Tensor,
     own: Tensor | None,
     other: Tensor | None,
-    rows: Sides,
-    columns: Sides,
+    rows: Factors,
+    columns: Factors,
 ) -> Sums:
     """`compare_` as a compiler likes it, nothing but ``pull`` is written; and with the factors of rows and columns."""
-    scale, other_scale = (one.factors * two.factors.T for one, two in zip(rows, columns, strict=True))
+    scale, other_scale = (one * two.T for one, two in zip(rows, columns, strict=True))
     student, teacher = student * scale, teacher * other_scale
     difference = profile.centred(student) - profile.centred(teacher)
     pull.copy_(difference * profile.slope(student) * scale)
@@ -117,6 +118,12 @@ def compiled_step() -> Step:
     one process together reach, would compile no more.
     """
     return cast(Step, torch.compile(FunctionType(compare.__code__.replace(), globals()), dynamic=True))
+
+
+def _factors(sides: Sides) -> Factors:
+    """Copies, because for views of several kinds torch compiles several variants."""
+    student, teacher = sides
+    return student.factors.clone(), teacher.factors.clone()
 
 
 class Rows:
@@ -259,7 +266,9 @@ class _Sweep:
         for dots, left, right in zip((one, two), rows, columns, strict=True):
             torch.mm(left.rows, right.rows.T, out=dots)
         tile = self.kernel.profile, one, two, pull, own, other
-        return pull, *(compare_(*tile) if self.kernel.step is None else self.kernel.step(*tile, rows, columns))
+        if self.kernel.step is None:
+            return pull, *compare_(*tile)
+        return pull, *self.kernel.step(*tile, _factors(rows), _factors(columns))
 
     def _share(self, i: slice, weights: Tensor | None) -> Tensor:
         """g_i w_ij, to be broadcast over the tile."""
