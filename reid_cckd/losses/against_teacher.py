@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from reid_cckd.losses.correlation import blame, check_rows
 from reid_cckd.losses.pairs import refuse_pairs
-from reid_cckd.losses.precision import at_least_float32, full_precision
+from reid_cckd.losses.precision import at_least_float32, constant, full_precision
 
 
 class AgainstTeacher(nn.Module):
@@ -49,7 +49,7 @@ def matched(
     refuse_pairs(indices_tuple)
     check_rows(embeddings, ref_emb, ndims)
     student = at_least_float32(embeddings)
-    return student, ref_emb.detach().to(student.dtype)
+    return student, constant(ref_emb, student)
 
 
 def finite(value: Tensor, student: Tensor, teacher: Tensor) -> Tensor:

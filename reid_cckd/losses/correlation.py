@@ -15,7 +15,7 @@ from reid_cckd.losses.fused import Kernel, Past, Weights, compiled_step, plain_r
 from reid_cckd.losses.kernels import DotKernel, GaussianRBF
 from reid_cckd.losses.memory import PairMemory
 from reid_cckd.losses.pairs import check_labels, label_weights, listed_weights
-from reid_cckd.losses.precision import at_least_float32, full_precision
+from reid_cckd.losses.precision import at_least_float32, constant, full_precision
 from reid_cckd.losses.projection import Projection
 
 
@@ -102,7 +102,7 @@ class CorrelationCongruenceLoss(BaseMetricLossFunction):  # type: ignore[misc]
         student = at_least_float32(embeddings)
         if self.projection is not None:
             student = self.projection(student)
-        teacher = ref_emb.detach().to(student.dtype)
+        teacher = constant(ref_emb, student)
         if indices_tuple is not None:
             values, anchors = self._listed(student, teacher, indices_tuple)
         else:

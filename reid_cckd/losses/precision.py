@@ -11,6 +11,12 @@ def at_least_float32(rows: Tensor) -> Tensor:
     return rows.to(torch.promote_types(rows.dtype, torch.float32))
 
 
+def constant(rows: Tensor, like: Tensor) -> Tensor:
+    """The same numbers in the precision of ``like``, without gradient: the teacher's, be they of inference mode too."""
+    held = rows.detach().to(like.dtype)
+    return held.clone() if held.is_inference() else held
+
+
 def full_precision(rows: Tensor) -> torch.autocast:
     """A context in which a surrounding autocast does not reach matrix products on the device of ``rows``."""
     return torch.autocast(rows.device.type, enabled=False)

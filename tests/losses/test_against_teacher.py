@@ -9,7 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from reid_cckd.losses import CorrelationCongruenceLoss
 from reid_cckd.losses.against_teacher import AgainstTeacher
+from reid_cckd.losses.instance import CosineMimic
 from reid_cckd.losses.ranking import CSD, D3still, DarkRankHard, DarkRankSoft
 from reid_cckd.losses.relational import PKT, RKDAngle, RKDDistance, SimilarityPreserving
 
@@ -65,6 +67,18 @@ def test_poor_batches_have_a_finite_value_and_gradient(name: str, batch: str, dt
     assert student.grad is not None
     assert student.grad.isfinite().all()
     assert student.grad.abs().max() < 1e3  # nor does rounding blow it up
+
+
+@pytest.mark.parametrize("make", [*MAKES.values(), CorrelationCongruenceLoss, CosineMimic])
+def test_a_teacher_may_have_answered_in_inference_mode(make: Callable[[], Any]) -> None:
+    with torch.inference_mode():
+        teacher = rows(6, seed=1)
+    values = []
+    for answer in (teacher, rows(6, seed=1)):
+        student = rows(6).requires_grad_()
+        make()(student, ref_emb=answer).backward()
+        values.append(student.grad)
+    torch.testing.assert_close(*values, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("name", MAKES)
