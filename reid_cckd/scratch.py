@@ -7,7 +7,6 @@ import threading
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 _PAGE = 4096
@@ -17,13 +16,10 @@ def empty(count: int, device: torch.device, dtype: torch.dtype = torch.float32) 
     """Numbers to be written; on the CPU from the start of a page on, and in huge pages where numpy gets them."""
     if device.type != "cpu":
         return torch.empty(count, device=device, dtype=dtype)
-    return torch.from_numpy(_pages(count * dtype.itemsize)).view(dtype)
-
-
-def _pages(size: int) -> NDArray[np.uint8]:
+    size = count * dtype.itemsize
     memory = np.empty(size + _PAGE, np.uint8)
     start = -memory.ctypes.data % _PAGE
-    return memory[start : start + size]
+    return torch.from_numpy(memory[start : start + size]).view(dtype)
 
 
 class Scratch(threading.local):

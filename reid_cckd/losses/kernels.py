@@ -46,17 +46,11 @@ class Polynomial(NamedTuple):
 
     def centred(self, dots: Tensor) -> Tensor:
         """k without its constant, which cancels in a difference and would only cost digits there."""
-        *rest, value = self.coefficients[1:].unbind()
-        for coefficient in reversed(rest):
-            value = value * dots + coefficient
-        return value * dots
+        return _horner(self.coefficients[1:], dots) * dots
 
     def slope(self, dots: Tensor) -> Tensor:
         """k', the derivative, at every dot product."""
-        *rest, value = self._slopes().unbind()
-        for coefficient in reversed(rest):
-            value = value * dots + coefficient
-        return value
+        return _horner(self._slopes(), dots)
 
     def _slopes(self) -> Tensor:
         factors = self.coefficients[1:]
@@ -72,8 +66,16 @@ class Polynomial(NamedTuple):
         pull.mul_(difference)
 
 
+def _horner(coefficients: Tensor, dots: Tensor) -> Tensor:
+    """sum_p coefficients[p] * dots**p."""
+    *rest, value = coefficients.unbind()
+    for coefficient in reversed(rest):
+        value = value * dots + coefficient
+    return value
+
+
 def _horner_(coefficients: Tensor, dots: Tensor, out: Tensor) -> Tensor:
-    """sum_p coefficients[p] * dots**p, written to ``out``."""
+    """`_horner`, written to ``out``."""
     *rest, last = coefficients.unbind()
     if not rest:
         return out.fill_(last)
