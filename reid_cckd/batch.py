@@ -1,11 +1,13 @@
-"""The two types that travel between rooms: what enters a network and what leaves it."""
+"""The two types that travel between rooms, what enters a network and what leaves it, and how they get to a device."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 
@@ -22,13 +24,29 @@ class Batch:
     index: Tensor
 
     def to(self, device: torch.device | str) -> Batch:
-        """The same batch on another device (asynchronous from pinned memory)."""
-        columns = (self.images, self.labels, self.index)
-        return Batch(*(column.to(device, non_blocking=True) for column in columns))
+        """The same batch on another device."""
+        return Batch(*(send(column, torch.device(device)) for column in (self.images, self.labels, self.index)))
 
     def pin_memory(self) -> Batch:
         """The same batch in page-locked memory; a DataLoader with ``pin_memory=True`` calls this."""
         return Batch(self.images.pin_memory(), self.labels.pin_memory(), self.index.pin_memory())
+
+
+def repeats(index: NDArray[np.int64]) -> NDArray[np.int64]:
+    """(N,) how often each number came before in the batch: a view of an image is drawn, and remembered, by that."""
+    order = np.argsort(index, kind="stable")
+    ordered = index[order]
+    first = np.searchsorted(ordered, ordered)
+    counts = np.empty_like(index)
+    counts[order] = np.arange(len(index)) - first
+    return counts
+
+
+def send(rows: Tensor, device: torch.device) -> Tensor:
+    """The same numbers on a device; to a GPU by way of page-locked memory, so that nobody waits for the copy."""
+    if device.type == "cuda" and rows.device.type == "cpu" and not rows.is_pinned():
+        rows = rows.pin_memory()
+    return rows.to(device, non_blocking=True)
 
 
 class Output(NamedTuple):

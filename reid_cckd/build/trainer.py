@@ -36,7 +36,7 @@ from reid_cckd.errors import ConfigError
 from reid_cckd.losses import Objective
 from reid_cckd.models import Embedder, Teacher
 
-LOOK_EVERY = 20  # steps after which a GPU is asked for the losses: asking waits for it
+LOOK_EVERY = 20  # steps after which an accelerator is asked for the losses: asking waits for it
 
 
 class Evaluate(Protocol):
@@ -105,7 +105,7 @@ def build_trainer(
         clip_norm=config.train.clip_norm,
         chunk=config.train.chunk,
         compiled=config.train.compile,
-        look_every=LOOK_EVERY if device.type == "cuda" else 1,
+        look_every=1 if device.type == "cpu" else LOOK_EVERY,
         evaluate_every=config.train.evaluate_every,
         checkpoint_every=config.train.checkpoint_every,
     )

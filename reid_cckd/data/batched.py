@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from reid_cckd.batch import send
 from reid_cckd.data.augment import PRESETS, Spec, name_and_arguments
 from reid_cckd.errors import ConfigError, did_you_mean
 
@@ -206,5 +207,5 @@ def _filled(
         place = torch.arange(size, device=images.device)
         masks.append((place >= start) & (place < start + sides[:, None]))
     box = (masks[0][:, None, :, None] & masks[1][:, None, None, :]) & chosen[:, None, None, None]
-    colour = torch.tensor(fill, dtype=torch.uint8, device=images.device).expand(3).view(1, 3, 1, 1)
+    colour = send(torch.tensor(fill, dtype=torch.uint8), images.device).expand(3).view(1, 3, 1, 1)
     return torch.where(box, colour, images)

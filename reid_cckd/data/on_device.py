@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from reid_cckd.batch import Batch
+from reid_cckd.batch import Batch, repeats, send
 from reid_cckd.data.batched import BatchedAugment
 
 
@@ -35,19 +34,9 @@ class DeviceImages:
 
     def batch(self, rows: Sequence[int], epoch: int) -> Batch:
         """The images of these rows as they look in this epoch; a row that is repeated looks different each time."""
-        rows = self.shown[np.asarray(rows, dtype=np.int64)].tolist()
-        index = torch.tensor(rows, device=self.device)
-        images = self.images.index_select(0, index)
+        index = torch.from_numpy(self.shown[np.asarray(rows, dtype=np.int64)])
+        places = send(index, self.device)
+        images = self.images.index_select(0, places)
         if self.augment is not None:
-            images = self.augment(images, index, epoch, torch.tensor(_repeats(rows), device=self.device))
-        return Batch(images, self.labels[index], index)
-
-
-def _repeats(rows: Sequence[int]) -> list[int]:
-    """How often each row came before."""
-    seen: Counter[int] = Counter()
-    found = []
-    for row in rows:
-        found.append(seen[row])
-        seen[row] += 1
-    return found
+            images = self.augment(images, places, epoch, send(torch.from_numpy(repeats(index.numpy())), self.device))
+        return Batch(images, self.labels.index_select(0, places), index)

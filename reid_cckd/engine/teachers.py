@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from reid_cckd.batch import Batch, Output
+from reid_cckd.batch import Batch, Output, repeats, send
 from reid_cckd.engine.teacher_cache import TeacherCache
 
 
@@ -51,16 +51,4 @@ class CachedTeacher:
         index: NDArray[np.int64] = batch.index.cpu().numpy()
         view = (epoch + repeats(index)) % self.cache.layout.views
         rows = self.cache.look_up(view, index)
-        if images.is_cuda:
-            rows = rows.pin_memory()
-        return self.cache.layout.output(rows.to(images.device, non_blocking=True))
-
-
-def repeats(index: NDArray[np.int64]) -> NDArray[np.int64]:
-    """(N,) how often each number came before in the batch: the data set counts the same way."""
-    order = np.argsort(index, kind="stable")
-    ordered = index[order]
-    first = np.searchsorted(ordered, ordered)
-    counts = np.empty_like(index)
-    counts[order] = np.arange(len(index)) - first
-    return counts
+        return self.cache.layout.output(send(rows, images.device))

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from reid_cckd.losses.checks import may_look
 from reid_cckd.losses.correlation import blame, check_rows
 from reid_cckd.losses.pairs import refuse_pairs
 from reid_cckd.losses.precision import at_least_float32, constant, full_precision
@@ -19,7 +20,8 @@ class AgainstTeacher(nn.Module):
     look is taken at labels. Computed in float32 or better, under autocast too. No gradient reaches the teacher.
 
     Raises:
-        ValueError: names the argument: no ref_emb, other lengths, not a matrix, no rows, NaN or Inf, mined pairs.
+        ValueError: names the argument: no ref_emb, other lengths, not a matrix, no rows, mined pairs; and where
+            `may_look` says so, NaN or Inf.
     """
 
     ndims: tuple[int, ...] = (2,)  # what it takes: matrices (2), maps (4)
@@ -56,9 +58,9 @@ def finite(value: Tensor, student: Tensor, teacher: Tensor) -> Tensor:
     """The loss itself.
 
     Raises:
-        ValueError: it is NaN or Inf; names the argument that made it so.
+        ValueError: it is NaN or Inf, and `may_look` says so; names the argument that made it so.
     """
-    if not bool(value.isfinite()):
+    if may_look(value) and not bool(value.isfinite()):
         raise ValueError(blame(student, teacher))
     return value
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from reid_cckd.losses.against_teacher import finite, matched
-from reid_cckd.losses.checks import positive
+from reid_cckd.losses.checks import out_of_range, positive
 from reid_cckd.losses.distributed import gather_rows
 from reid_cckd.losses.groups import group_means
 from reid_cckd.losses.kernels import unit_rows
@@ -130,8 +130,8 @@ class CRD(nn.Module):
     def _remember(self, student: Tensor, teacher: Tensor, index: Tensor, means: Tensor) -> None:
         index = gather_rows(index)
         for bank, rows in ((self.student_bank, student), (self.teacher_bank, teacher)):
-            seen, mean = group_means(gather_rows(rows).to(bank.dtype), index)
-            bank[seen] = unit_rows(self.momentum * bank[seen] + (1 - self.momentum) * mean)
+            mean = group_means(gather_rows(rows).to(bank.dtype), index)
+            bank[index] = unit_rows(self.momentum * bank[index] + (1 - self.momentum) * mean)
         self.log_means.copy_(gather_rows(means.unsqueeze(0)).mean(dim=0))
 
     def _checked(self, index: Tensor | None, count: int) -> Tensor:
@@ -139,7 +139,7 @@ class CRD(nn.Module):
             raise ValueError("index: pass the images' rows in the data set, loss(embeddings, ref_emb=..., index=index)")
         if index.shape != (count,) or index.is_floating_point():
             raise ValueError(f"index: expected ({count},) integers, got {index.dtype} of {tuple(index.shape)}")
-        if int(index.min()) < 0 or int(index.max()) >= self.num_images:
+        if out_of_range(index, self.num_images):
             raise ValueError(f"index: out of range for {self.num_images} images")
         return index
 

@@ -9,14 +9,18 @@ from typing import Any, cast
 import torch
 from pytorch_metric_learning.distances import BaseDistance
 from pytorch_metric_learning.losses import BaseMetricLossFunction
+from pytorch_metric_learning.reducers import MeanReducer, SumReducer
 from torch import Tensor
 
+from reid_cckd.losses.checks import may_look
 from reid_cckd.losses.fused import Kernel, Past, Weights, compiled_step, plain_row_sums, row_sums
 from reid_cckd.losses.kernels import DotKernel, GaussianRBF
 from reid_cckd.losses.memory import PairMemory
 from reid_cckd.losses.pairs import check_labels, label_weights, listed_weights
 from reid_cckd.losses.precision import at_least_float32, constant, full_precision
 from reid_cckd.losses.projection import Projection
+
+EVEN_REDUCERS = (MeanReducer, SumReducer)  # which give every anchor the same gradient
 
 
 class CorrelationCongruenceLoss(BaseMetricLossFunction):  # type: ignore[misc]
@@ -47,8 +51,8 @@ class CorrelationCongruenceLoss(BaseMetricLossFunction):  # type: ignore[misc]
     anchor's value is the mean over its listed partners, and anchors without any are left out. Takes N^2 numbers.
 
     Raises:
-        ValueError: names the argument: no ref_emb, other lengths, no rows, NaN or Inf, labels missing or of another
-            shape, indices out of range, indices_tuple together with a memory.
+        ValueError: names the argument: no ref_emb, other lengths, no rows, labels missing or of another shape,
+            indices_tuple together with a memory; and where `may_look` says so, NaN or Inf, indices out of range.
     """
 
     def __init__(
@@ -69,6 +73,7 @@ class CorrelationCongruenceLoss(BaseMetricLossFunction):  # type: ignore[misc]
         self.projection = None if project is None else Projection(*project)
         self.memory = memory
         self.step = compiled_step() if compile else None
+        self._even = False  # whether `forward` is to reduce what `compute_loss` gives it, and all anchors alike
 
     def get_default_distance(self) -> BaseDistance:
         """The paper's best kernel."""
@@ -87,8 +92,12 @@ class CorrelationCongruenceLoss(BaseMetricLossFunction):  # type: ignore[misc]
             raise ValueError("ref_emb: pass the teacher's embeddings, loss(embeddings, labels, ref_emb=teacher)")
         check_rows(embeddings, ref_emb)
         check_labels(labels, len(embeddings))
-        with full_precision(embeddings):
-            return super().forward(embeddings, labels, indices_tuple, ref_emb, ref_labels)  # type: ignore[no-any-return]
+        self._even = type(self.reducer) in EVEN_REDUCERS
+        try:
+            with full_precision(embeddings):
+                return super().forward(embeddings, labels, indices_tuple, ref_emb, ref_labels)  # type: ignore[no-any-return]
+        finally:
+            self._even = False
 
     def compute_loss(
         self,
@@ -109,7 +118,7 @@ class CorrelationCongruenceLoss(BaseMetricLossFunction):  # type: ignore[misc]
             values, anchors = self._all(student, teacher, labels), torch.arange(len(student), device=student.device)
         if not len(anchors):
             return self.zero_losses()  # type: ignore[no-any-return]
-        if not bool(values.isfinite().all()):  # on N values, for NaN and Inf in rows end up here
+        if may_look(values) and not bool(values.isfinite().all()):  # on N values, for NaN and Inf in rows end up here
             raise ValueError(blame(embeddings, ref_emb))
         if self.memory is not None and self.training:
             self.memory.add(student, teacher, labels)
@@ -128,7 +137,7 @@ class CorrelationCongruenceLoss(BaseMetricLossFunction):  # type: ignore[misc]
             Past(rows.student, rows.teacher, self._weights(student, labels, rows.labels))
             for rows in ([] if self.memory is None else self.memory.blocks(student))
         ]
-        sums = self._row_sums(student, teacher, self._weights(student, labels, labels), past)
+        sums = self._row_sums(student, teacher, self._weights(student, labels, labels), past, self._even)
         common = self.within_weight if self.within_weight == self.between_weight else 1.0
         return sums * (common / (len(student) + sum(len(rows.student) for rows in past)))
 
@@ -139,10 +148,17 @@ class CorrelationCongruenceLoss(BaseMetricLossFunction):  # type: ignore[misc]
             raise ValueError("labels: needed to tell pairs within a class (within_weight) from others (between_weight)")
         return label_weights(labels, column_labels, student, self.within_weight, self.between_weight)
 
-    def _row_sums(self, student: Tensor, teacher: Tensor, weights: Weights | None, past: Sequence[Past] = ()) -> Tensor:
+    def _row_sums(
+        self,
+        student: Tensor,
+        teacher: Tensor,
+        weights: Weights | None,
+        past: Sequence[Past] = (),
+        even: bool = False,
+    ) -> Tensor:
         if isinstance(self.distance, DotKernel):
             kernel = Kernel(self.distance.profile(teacher), self.distance.normalize_embeddings, self.step)
-            return cast(Tensor, row_sums(kernel, student, teacher, weights, past))
+            return cast(Tensor, row_sums(kernel, student, teacher, weights, past, even))
         return plain_row_sums(self.distance, student, teacher, [Past(student, teacher, weights), *past])
 
 

@@ -149,7 +149,7 @@ class _ForParts(torch.autograd.Function):
 
 def _counts(rows: Tensor) -> list[int]:
     """How many rows each process has."""
-    mine = torch.tensor([len(rows)], device=rows.device)
+    mine = torch.full((1,), len(rows), device=rows.device)
     counts = [torch.empty_like(mine) for _ in range(dist.get_world_size())]
     dist.all_gather(counts, mine)
     return [int(count) for count in counts]

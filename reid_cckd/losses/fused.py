@@ -200,7 +200,8 @@ class _Sweep:
         self.sums = student.new_zeros(len(student))
 
     def _rows(self, rows: Tensor, tile: tuple[int, int], name: str) -> Rows:
-        return Rows(rows, self.kernel.normalize, self.kernel.step is not None, tile, name)
+        late = self.kernel.step is not None and rows.device.type == "cpu"
+        return Rows(rows, self.kernel.normalize, late, tile, name)
 
     def within(self, weights: Weights | None) -> None:
         """All pairs of the batch, by tiles on and above the diagonal."""
@@ -326,9 +327,10 @@ class _RowSums(torch.autograd.Function):
         weights: Weights | None,
         past: Sequence[Past],
         wanted: bool,
+        even: bool,
     ) -> Tensor:
         ctx.save_for_backward(student, teacher)
-        ctx.options = kernel, weights, past
+        ctx.options, ctx.even = (kernel, weights, past), even
         ctx.gradient = zeros(student) if wanted else None
         return _sweep(kernel, student, teacher, weights, past, None, ctx.gradient)
 
@@ -340,25 +342,31 @@ class _RowSums(torch.autograd.Function):
             with full_precision(student):
                 sums = plain_row_sums(kernel.matrix, student, teacher, [Past(student, teacher, weights), *past])
             (gradient,) = torch.autograd.grad(sums, student, upstream, create_graph=True)
-            return gradient, None, None, None, None, None
+            return gradient, None, None, None, None, None, None
         # The gradient found on the way forward is given away, not copied: a second backward finds it anew.
         gradient, ctx.gradient = ctx.gradient, None
-        if gradient is not None and bool((upstream == upstream[0]).all()):
+        if gradient is not None and (ctx.even or bool((upstream == upstream[0]).all())):
             gradient.mul_(upstream[0])
         else:
             gradient = zeros(student)
             _sweep(kernel, student, teacher, weights, past, upstream, gradient)
-        return gradient, None, None, None, None, None
+        return gradient, None, None, None, None, None, None
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]
 def row_sums(
-    kernel: Kernel, student: Tensor, teacher: Tensor, weights: Weights | None = None, past: Sequence[Past] = ()
+    kernel: Kernel,
+    student: Tensor,
+    teacher: Tensor,
+    weights: Weights | None = None,
+    past: Sequence[Past] = (),
+    even: bool = False,
 ) -> Tensor:
     """sum_j w_ij D_ij^2 of each row i over the rows of the batch and of ``past``, (n,).
 
     Student (n, d), teacher (n, t) of the same type; differentiable in the student's rows. A second derivative
-    (``create_graph=True``) goes through `plain_row_sums`.
+    (``create_graph=True``) goes through `plain_row_sums`. ``even``: the caller knows that the sums of all rows get the
+    same gradient, so that there is no need to look, for which an accelerator would have to be waited for.
     """
     wanted = student.requires_grad and torch.is_grad_enabled()
-    return cast(Tensor, _RowSums.apply(student, teacher, kernel, weights, past, wanted))
+    return cast(Tensor, _RowSums.apply(student, teacher, kernel, weights, past, wanted, even))

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any, Literal, NamedTuple
 
@@ -157,7 +158,7 @@ class Bilinear(DotKernel):
 
     def profile(self, rows: Tensor) -> Profile:
         """The identity."""
-        return Polynomial(rows.new_tensor([0.0, 1.0]))
+        return Polynomial(constants((0.0, 1.0), rows.dtype, rows.device))
 
 
 class GaussianRBF(DotKernel):
@@ -188,14 +189,30 @@ class GaussianRBF(DotKernel):
 
     def profile(self, rows: Tensor) -> Profile:
         """The series, or the exponential for ``order=None``."""
-        with torch.no_grad():
-            gamma = median_gamma(rows) if self.gamma == "median" else rows.new_tensor(self.gamma)
+        if self.gamma == "median":
+            with torch.no_grad():
+                gamma = median_gamma(rows)
+            return Exponential(2 * gamma) if self.order is None else Polynomial(taylor_coefficients(gamma, self.order))
         if self.order is None:
-            return Exponential(2 * gamma)
-        return Polynomial(taylor_coefficients(gamma, self.order))
+            return Exponential(constants((2 * self.gamma,), rows.dtype, rows.device)[0])
+        return Polynomial(known_coefficients(self.gamma, self.order, rows.dtype, rows.device))
 
     def extra_repr(self) -> str:
         return f"gamma={self.gamma!r}, order={self.order}"
+
+
+@functools.lru_cache(maxsize=256)
+def constants(numbers: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Numbers on a device, which are brought there once: to bring them makes the device wait."""
+    with torch.inference_mode(False):  # a later caller may record gradients
+        return torch.tensor(numbers, dtype=dtype).to(device)
+
+
+@functools.lru_cache(maxsize=256)
+def known_coefficients(gamma: float, order: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """`taylor_coefficients` of a number."""
+    exact = taylor_coefficients(torch.tensor(gamma, dtype=torch.float64), order)
+    return constants(tuple(exact.tolist()), dtype, device)
 
 
 def taylor_coefficients(gamma: Tensor, order: int) -> Tensor:
@@ -211,7 +228,7 @@ def median_gamma(rows: Tensor) -> Tensor:
     """gamma = 1 / (2 median squared distance) of unit rows; 0.25 for a single row; a scalar tensor."""
     count = len(rows)
     if count < 2:
-        return rows.new_tensor(0.25)  # as for orthogonal rows
+        return rows.new_full((), 0.25)  # as for orthogonal rows
     if count > MEDIAN_ROWS:
         rows = rows[torch.linspace(0, count - 1, MEDIAN_ROWS, device=rows.device).long()]
     rows = rows * inverse_norms(rows)

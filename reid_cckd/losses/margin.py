@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from reid_cckd.losses.against_teacher import finite, matched, same_width
-from reid_cckd.losses.checks import positive
+from reid_cckd.losses.checks import out_of_range, positive
 from reid_cckd.losses.distributed import gather_rows
 from reid_cckd.losses.groups import group_means
 from reid_cckd.losses.kernels import unit_rows
@@ -113,8 +113,8 @@ class AdaDistill(nn.Module):
             keep = keep * (unit_rows(old) * teacher).sum(dim=1, keepdim=True).clamp(LEAST_SHARE, 1)
         keep = keep.clamp(LEAST_SHARE, 1)
         moved = keep * old + (1 - keep) * teacher
-        classes, centres = group_means(gather_rows(moved), gather_rows(labels))
-        self.centres[classes] = centres.to(self.centres.dtype)
+        labels = gather_rows(labels)
+        self.centres[labels] = group_means(gather_rows(moved), labels).to(self.centres.dtype)
 
     def extra_repr(self) -> str:
         return f"centres={tuple(self.centres.shape)}, kind={self.kind!r}, scale={self.scale}, margin={self.margin}"
@@ -206,7 +206,7 @@ def check_classes(embeddings: Tensor, labels: Tensor | None, num_classes: int, w
     if labels is None:
         raise ValueError("labels: pass the classes, loss(embeddings, labels)")
     check_labels(labels, len(embeddings))
-    if labels.is_floating_point() or int(labels.min()) < 0 or int(labels.max()) >= num_classes:
+    if labels.is_floating_point() or out_of_range(labels, num_classes):
         found = f"{labels.dtype} from {labels.min()} to {labels.max()}"
         raise ValueError(f"labels: expected integers from 0 to {num_classes - 1}, got {found}")
     return labels.to(embeddings.device, torch.int64)

@@ -125,7 +125,7 @@ class PairMemory(nn.Module):
 
 def _of_all_processes(mine: Rows) -> Rows:
     """A copy of the rows of all processes, the same in each; once if all processes hold the same, in whatever order."""
-    counts = gather_rows(torch.tensor([mine.number], device=mine.teacher.device))
+    counts = gather_rows(torch.full((1,), mine.number, device=mine.teacher.device))
     labels = None if mine.labels is None else gather_rows(mine.labels)
     rows = Rows(gather_rows(mine.student).clone(), gather_rows(mine.teacher).clone(), labels)
     if len(counts) > 1 and bool((counts == counts[0]).all()):

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from reid_cckd.losses.checks import out_of_range
 from reid_cckd.losses.fused import Weights
 
 
@@ -23,7 +24,7 @@ class Listed(NamedTuple):
 
 def label_weights(labels: Tensor, column_labels: Tensor, like: Tensor, within: float, between: float) -> Weights:
     """``within`` where the labels of row and column agree, ``between`` elsewhere; compared as the integers they are."""
-    same, other = like.new_tensor(within), like.new_tensor(between)
+    same, other = like.new_full((), within), like.new_full((), between)
 
     def tile(i: slice, j: slice) -> Tensor:
         return torch.where(labels[i].unsqueeze(1) == column_labels[j], same, other)
@@ -53,7 +54,7 @@ def _as_pairs(indices_tuple: tuple[Tensor, ...], count: int) -> tuple[tuple[Tens
             raise ValueError(
                 f"indices_tuple: expected 1-D integers, got {indices.dtype} of shape {tuple(indices.shape)}"
             )
-        if len(indices) and (int(indices.min()) < 0 or int(indices.max()) >= count):
+        if out_of_range(indices, count):
             raise ValueError(f"indices_tuple: index out of range for {count} rows")
     anchors, positives, *rest = indices_tuple
     others, negatives = rest if len(rest) == 2 else (anchors, rest[0])

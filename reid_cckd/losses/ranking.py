@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from itertools import permutations
 
@@ -27,11 +28,18 @@ def darkrank_hard(student: Tensor, teacher: Tensor, alpha: float, beta: float, l
 def darkrank_soft(student: Tensor, teacher: Tensor, alpha: float, beta: float, list_length: int) -> Tensor:
     """Mean over rows of KL(P_t || P_s) over the L! orders of the teacher's L nearest rows, P as in `darkrank_hard`."""
     nearest = _nearest(-distances(teacher), list_length)
-    orders = torch.tensor(list(permutations(range(nearest.shape[1]))), dtype=torch.long, device=student.device)
+    orders = _orders(nearest.shape[1], student.device)
     log_student, log_teacher = (
         _order_log_likelihood(_scores(rows, alpha, beta).gather(1, nearest)[:, orders]) for rows in (student, teacher)
     )
     return (log_teacher.exp() * (log_teacher - log_student)).sum(dim=1).mean()
+
+
+@functools.lru_cache(maxsize=32)
+def _orders(length: int, device: torch.device) -> Tensor:
+    """All orders of so many things, (length!, length), brought to a device once."""
+    with torch.inference_mode(False):  # a later caller may record gradients
+        return torch.tensor(list(permutations(range(length))), dtype=torch.long).to(device)
 
 
 def csd(student: Tensor, teacher: Tensor, top_k: int, student_temperature: float, teacher_temperature: float) -> Tensor:
@@ -95,8 +103,9 @@ class DarkRankHard(_DarkRank):
     """
 
     def compare(self, student: Tensor, teacher: Tensor) -> Tensor:
-        finite(teacher.abs().amax(), student, teacher)  # its order alone enters the value, which would look healthy
-        return darkrank_hard(self.prepare(student), self.prepare(teacher), self.alpha, self.beta, self.list_length)
+        largest = finite(teacher.abs().amax(), student, teacher)  # its order alone enters, and the value looks healthy
+        value = darkrank_hard(self.prepare(student), self.prepare(teacher), self.alpha, self.beta, self.list_length)
+        return value + 0 * largest  # NaN where nobody looked
 
 
 class DarkRankSoft(_DarkRank):

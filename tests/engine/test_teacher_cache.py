@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from reid_cckd.batch import Batch, Output
+from reid_cckd.batch import Batch, Output, repeats
 from reid_cckd.engine import CachedTeacher, Layout, TeacherCache, build_cache, open_cache, teacher_cache
-from reid_cckd.engine.teachers import repeats
 from reid_cckd.errors import DataError, UserError
 
 IMAGES, VIEWS = 11, 3

@@ -203,6 +203,18 @@ def test_reducers_see_the_same_rows_and_send_the_same_gradient(reducer: Any) -> 
     torch.testing.assert_close(results[0], results[1])
 
 
+def test_element_losses_may_be_weighed_by_hand() -> None:
+    teacher, uneven = rows(8, seed=1), torch.arange(8.0, dtype=torch.float64)
+    gradients = []
+    for distance in (Bilinear(), distances.DotProductSimilarity()):  # fused, and PML's own by autograd
+        student = rows(8).requires_grad_()
+        loss = CorrelationCongruenceLoss(distance)
+        loss(student, ref_emb=teacher)  # reduces its own, evenly, and is to forget it
+        values = loss.compute_loss(student, None, None, teacher, None)["loss"]["losses"]
+        gradients += torch.autograd.grad((uneven * values).sum(), student)
+    torch.testing.assert_close(gradients[0], gradients[1])
+
+
 def test_embedding_regularizer_is_added() -> None:
     student, teacher = rows(4), rows(4, seed=1)
     loss = CorrelationCongruenceLoss(embedding_regularizer=regularizers.LpRegularizer(), embedding_reg_weight=0.1)

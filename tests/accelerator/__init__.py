@@ -1,0 +1,1 @@
+"""Checks on a pretend accelerator, run by tests/test_accelerator.py in a process of their own."""

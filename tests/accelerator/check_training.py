@@ -1,0 +1,92 @@
+"""Training on an accelerator: the run of the CPU by whole commands, in steps that do not wait for the device."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from reid_cckd.batch import Batch
+from reid_cckd.commands.test import main as evaluate
+from reid_cckd.commands.train import main as train
+from reid_cckd.engine import Trainer, load_checkpoint
+from tests.accelerator.far import NAME, WAITS
+from tests.commands.conftest import pedestrians, recipe, teacher, write_config  # noqa: F401
+
+TERMS = [{"name": "mimic", "loss": "cosine_mimic", "weight": 10.0, "on": "neck"}]
+CCKD = {"alpha": 0.5, "beta": 100.0, "correlate": "neck", "terms": TERMS}
+SUR = {"kind": "sur", "num_superclasses": 3, "superclasses_per_batch": 2, "samples_per_superclass": 8}
+AUGMENT = ["HorizontalFlip", {"Erasing": {"fill": [120, 110, 100]}}]
+KINDS: dict[str, dict[str, dict[str, object]]] = {
+    "online": {"train": {"clip_norm": 1.0}, "objective": {**CCKD, "correlation": {"memory": 40}}},
+    "in chunks": {"train": {"chunk": 8}},
+    "views": {"teacher": {"mode": "views", "views": 2}, "sampler": SUR},
+    "clean": {"teacher": {"mode": "clean"}, "data": {"cache": "device", "augment": AUGMENT}},
+}
+
+
+@pytest.fixture
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Where the steps of a training waited for the device, but for the first of an epoch, which reports the balance."""
+    found: list[str] = []
+    plain = Trainer._step
+
+    def step(self: Trainer, loaded: Batch) -> None:
+        WAITS.clear()
+        plain(self, loaded)
+        found.extend(WAITS if self.position.batch else [])
+
+    monkeypatch.setattr(Trainer, "_step", step)
+    return found
+
+
+def configure(root: Path, checkpoint: Path, output: Path, **sections: Any) -> str:
+    settings = {"checkpoint": str(checkpoint), "cache": str(output / "answers"), "allow_weak": True}
+    everything = {**sections, "teacher": {**settings, **sections.get("teacher", {})}}
+    everything.setdefault("objective", CCKD)
+    everything["train"] = {"channels_last": False, **sections.get("train", {})}  # as on a GPU
+    return str(write_config(output.parent / f"{output.name}.yaml", recipe(root, output, **everything)))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_run_is_that_of_the_cpu(
+    kind: str,
+    pedestrians: Path,  # noqa: F811
+    teacher: Path,  # noqa: F811
+    tmp_path: Path,
+    waits: list[str],
+) -> None:
+    for device in ("cpu", NAME):
+        config = configure(pedestrians, teacher, tmp_path / device, **KINDS[kind])
+        assert train([config, f"train.device={device}"]) == 0
+    assert waits == []
+    near, far = (load_checkpoint(tmp_path / device / "last.pt") for device in ("cpu", NAME))
+    for name, weights in near["model"].items():
+        torch.testing.assert_close(far["model"][name], weights, rtol=1e-3, atol=1e-4)
+    reports = [json.loads((tmp_path / device / "report.json").read_text())["scores"] for device in ("cpu", NAME)]
+    assert reports[1] == pytest.approx(reports[0], abs=0.02)
+
+
+def test_a_run_goes_on_and_is_tested(
+    pedestrians: Path,  # noqa: F811
+    teacher: Path,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config = configure(pedestrians, teacher, tmp_path / "run")
+
+    def leave(self: Trainer) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_log_means", leave)  # not reached in the six steps of the first epoch
+        patch.setattr("reid_cckd.engine.trainer.LOG_EVERY", 8)
+        assert train([config, f"train.device={NAME}"]) != 0
+    assert load_checkpoint(tmp_path / "run" / "last.pt")["position"]["epoch"] == 1
+    assert train([config, f"train.device={NAME}", "--resume"]) == 0
+    assert load_checkpoint(tmp_path / "run" / "last.pt")["position"]["epoch"] == 2
+    report = str(tmp_path / "report")
+    assert evaluate([str(tmp_path / "run" / "last.pt"), f"train.device={NAME}", "--output", report]) == 0
