@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +16,7 @@ from reid_cckd.commands.study_table import render, tabulate
 from reid_cckd.commands.train import check_same, train
 from reid_cckd.config.expansion import StudyRun, expand_study
 from reid_cckd.config.study import load_study
-from reid_cckd.engine import STALE, claim, is_claimed
+from reid_cckd.engine import STALE, Interrupted, claim, is_claimed
 from reid_cckd.errors import UserError
 from reid_cckd.report import format_table
 
@@ -109,9 +110,12 @@ class Sweep:
             _error_file(run).unlink(missing_ok=True)
             try:
                 train(run.config, resume=True)
-            except UserError as error:
-                print(f"\nerror: {error}", file=sys.stderr, flush=True)
-                _error_file(run).write_text(f"{error}\n", encoding="utf-8")
+            except (Interrupted, BrokenPipeError):  # somebody wants the whole study to stop
+                raise
+            except Exception as error:  # whatever it is, the other runs are still worth their time
+                text = str(error) if isinstance(error, UserError) else _traced(error, _error_file(run))
+                print(f"\nerror: {text}", file=sys.stderr, flush=True)
+                _error_file(run).write_text(f"{text}\n", encoding="utf-8")
         return True
 
     def _is_over(self, run: StudyRun) -> bool:
@@ -134,9 +138,15 @@ def _error_stamp(run: StudyRun) -> int:
     return _error_file(run).stat().st_mtime_ns if _error_file(run).exists() else 0
 
 
+def _traced(error: Exception, file: Path) -> str:
+    """What a run died of that is no mistake of the user: a line, and below it the traceback."""
+    line = " ".join(str(error).split())
+    return f"{type(error).__name__}: {line} (traceback in {file})\n\n{''.join(traceback.format_exception(error))}"
+
+
 def _reason(run: StudyRun) -> str:
     if _error_file(run).exists():
-        return _error_file(run).read_text(encoding="utf-8").strip()
+        return _error_file(run).read_text(encoding="utf-8").partition("\n\n")[0].strip()
     return f"{run.needs} failed"
 
 

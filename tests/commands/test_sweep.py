@@ -6,6 +6,8 @@ import contextlib
 import csv
 import json
 import multiprocessing
+import os
+import signal
 import statistics
 import sys
 import time
@@ -18,7 +20,7 @@ import torch
 import yaml
 
 from reid_cckd.commands.__main__ import main
-from reid_cckd.engine import load_checkpoint
+from reid_cckd.engine import Trainer, load_checkpoint
 from tests.commands.conftest import recipe, write_config
 
 FAST = {"train": {"epochs": 1, "checkpoint_every": 1}, "evaluation": {"sheet_rows": 0}}
@@ -147,6 +149,38 @@ def test_a_failed_run_is_reported_the_rest_goes_on_and_it_is_tried_again(
     assert "failed" in capsys.readouterr().out
     assert main(["sweep", path]) == 2
     assert "== broken, seed 0 (3 of 3) ==" in capsys.readouterr().out
+
+
+def test_a_run_that_dies_of_anything_stops_no_other(
+    study: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study["methods"] = {"bad": {"config": "student.yaml", "set": {"optim.lr": 1.0}}, "good": "student.yaml"}
+    study["teachers"], study["seeds"], study["baseline"] = {}, [0], None
+    path, bad = write(study, tmp_path), tmp_path / "out" / "bad" / "seed0"
+    step = Trainer._step
+
+    def out_of_memory(self: Trainer, batch: Any) -> None:
+        if self.folder == bad:
+            raise torch.OutOfMemoryError("no memory left")
+        step(self, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_step", out_of_memory)
+        assert main(["sweep", path]) == 2
+    last = capsys.readouterr().err.rpartition("runs failed")[2]
+    assert last.strip().endswith(f"bad, seed 0: OutOfMemoryError: no memory left (traceback in {bad / 'error.txt'})")
+    assert "in out_of_memory" in (bad / "error.txt").read_text()
+    assert (tmp_path / "out" / "good" / "seed0" / "report.json").exists()
+    assert main(["sweep", path]) == 0
+    assert not (bad / "error.txt").exists()
+
+
+def test_a_signal_stops_the_whole_study(study: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_step", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+        assert main(["sweep", write(study, tmp_path)]) == 128 + signal.SIGTERM
+    assert len(list(tmp_path.rglob("last.pt"))) == 1
+    assert not list(tmp_path.rglob("error.txt"))
 
 
 def test_a_failed_teacher_fails_its_students_and_nobody_waits(
