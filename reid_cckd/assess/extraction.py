@@ -15,7 +15,7 @@ from reid_cckd.assess.chance import Guess
 from reid_cckd.build import image_dataset, plain_loader
 from reid_cckd.data import ImageDataset, Manifest
 from reid_cckd.engine import On, exchange_rows, extract, rank, share_of
-from reid_cckd.errors import DataError
+from reid_cckd.errors import DataError, UserError
 
 
 @dataclass
@@ -54,6 +54,9 @@ class Extraction:
         """(N, D) float32, in the order of the data set; one that guesses looks at no image, and none is read for it.
 
         In a distributed run every process embeds its share, in the batches that one process would make, and gets all.
+
+        Raises:
+            UserError: numbers that cannot be compared, as those of a network that has diverged.
         """
         if isinstance(network, Guess):
             return network.rows(len(dataset), on)
@@ -61,4 +64,20 @@ class Extraction:
         mine = share_of(count, rank(), size) or range(1)  # who has no share learns the width from one image
         batches = plain_loader(dataset, size, self.data.workers, mine.start, mine.stop)
         rows = extract(network, batches, count, device=self.device, precision=self.precision, on=on, flip=flip)
-        return exchange_rows(rows, size)
+        rows = exchange_rows(rows, size)
+        _refuse_diverged(rows, on, dataset.manifest)
+        return rows
+
+
+def _refuse_diverged(rows: Tensor, on: On, manifest: Manifest) -> None:
+    lengths = torch.linalg.vector_norm(rows, dim=1)
+    usable = lengths.isfinite() & ((lengths > 0) | (on == "logits"))  # a row of zeros has no direction
+    if usable.all():
+        return
+    what = "logits" if on == "logits" else "embeddings"
+    first = manifest.path(int(usable.int().argmin()))
+    raise UserError(
+        f"The network's {what} are not finite, or zero, for {int((~usable).sum()):,} of {len(rows):,} images, {first} "
+        f"the first. It has diverged, or its precision does not hold its numbers: lower optim.lr or a term's weight, "
+        f"set train.clip_norm or train.amp: off, and train it anew."
+    )

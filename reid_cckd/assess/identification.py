@@ -58,7 +58,7 @@ class IdentificationJudge(Extraction):
         """The result at every scale.
 
         Raises:
-            DataError: nobody has two photos, or an embedding is not finite.
+            DataError: nobody has two photos. UserError: an embedding is not finite.
         """
         photos, others = (self.images_of(role, self._benchmark.select(role)) for role in ("query", "gallery"))
         probes, distractors = (

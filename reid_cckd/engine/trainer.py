@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import signal
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -217,11 +217,15 @@ class Trainer:
             self.progress.step(seen.epoch, seen.values)
 
     def _terms(self, student: Output, teacher: Output | None, batch: Batch, progress: float) -> dict[str, Tensor]:
+        with self._naming(batch, student):
+            return self.objective(student, batch.labels, teacher, progress=progress, index=batch.index)
+
+    @contextmanager
+    def _naming(self, batch: Batch, student: Output) -> Iterator[None]:
+        """Losses refuse NaN and Inf in their input: name the batch instead of their argument."""
         try:
-            terms: dict[str, Tensor] = self.objective(
-                student, batch.labels, teacher, progress=progress, index=batch.index
-            )
-        except ValueError as error:  # losses refuse NaN and Inf in their input
+            yield
+        except ValueError as error:
             self._look()
             rows = [stage for stage in student if stage is not None]
             if not any_process(not all(bool(stage.isfinite().all()) for stage in rows)):
@@ -229,7 +233,6 @@ class Trainer:
             place = self.position.epoch, self.position.batch, self.position.step
             seen = Seen(*place, batch.index.cpu(), {"student": math.nan})
             raise not_finite(seen, self.folder, self.data.image_name) from error
-        return terms
 
     def _apart_balance(self, batch: Batch, teacher: Output | None, progress: float) -> None:
         """The balance of a batch whose graph is in no one place, by one chunk of it, leaving no trace."""
@@ -246,7 +249,8 @@ class Trainer:
 
     def _log_balance(self, student: Output, teacher: Output | None, batch: Batch, progress: float) -> None:
         """Each term's share of the loss and of the gradient, on the first batch of every epoch."""
-        shares = self.objective.balance(student, batch.labels, teacher, progress, batch.index)
+        with self._naming(batch, student):
+            shares = self.objective.balance(student, batch.labels, teacher, progress, batch.index)
         place = {"epoch": self.position.epoch + 1, "step": self.position.step + 1}
         self._write({**place, "balance": {share.term: asdict(share) for share in shares}})
         if self.show_balance is not None:

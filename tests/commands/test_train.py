@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -179,6 +180,48 @@ def test_nonfinite_loss_names_the_batch(pedestrians: Path, tmp_path: Path, capsy
     assert "not finite" in message
     assert listing["images"][0] in message
     assert len(listing["images"]) == 16
+
+
+class Diverged(torch.optim.SGD):
+    """Whose weights are not finite from its n-th step on."""
+
+    def __init__(self, parameters: Any, number: int) -> None:
+        super().__init__(parameters, lr=0.001)
+        self.left = number
+
+    def step(self, closure: Any = None) -> None:
+        super().step(closure)
+        self.left -= 1
+        for group in self.param_groups if self.left == 0 else ():
+            for parameter in group["params"]:
+                parameter.data.fill_(torch.nan)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ([], ["embeddings are not finite", "18 of 18 images", "optim.lr"]),
+        (["train.evaluate_every=2"], ["loss is not finite", "epoch 2, batch 0", "nonfinite_batch.json"]),
+        (["train.evaluate_every=2", "train.chunk=8"], ["loss is not finite", "epoch 2, batch 0"]),
+    ],
+    ids=["evaluated", "balance", "balance of a chunk"],
+)
+def test_a_run_that_diverged_says_so_wherever_it_is_found(
+    pedestrians: Path,
+    teacher: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    options: list[str],
+    words: list[str],
+) -> None:
+    make = "reid_cckd.build.trainer.create_optimizer"
+    monkeypatch.setattr(make, lambda parts, *_: Diverged([w for part in parts for w in part.parameters()], 6))
+    learning = {"teacher": {"checkpoint": str(teacher), "allow_weak": True}, "objective": {"beta": 10.0}}
+    config = write_config(tmp_path / "run.yaml", recipe(pedestrians, tmp_path / "run", **learning))
+    assert train_main([str(config), *options]) == 2
+    message = capsys.readouterr().err
+    assert not [word for word in words if word not in message]
 
 
 def _damage(root: Path, name: str = "train/0000") -> Path:
