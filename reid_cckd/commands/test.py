@@ -58,7 +58,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--rerank", nargs="*", type=float, metavar="N", help="k-reciprocal re-ranking; k1 k2 lambda (20 6 0.3)"
     )
     parser.add_argument("--expand", nargs="*", type=float, metavar="N", help="alpha query expansion; k alpha (10 3)")
-    parser.add_argument("--bootstrap", type=int, metavar="N", help="95 %% intervals of mAP and rank-1 by N resamples")
+    parser.add_argument(
+        "--bootstrap", type=int, metavar="N", help="95 %% intervals of mAP and rank-1 by N resamples of people"
+    )
     parser.add_argument("--compare", type=source_of, metavar="OTHER", help="paired test against a run or embeddings")
     parser.add_argument(
         "--output",
@@ -94,7 +96,7 @@ def _test(arguments: argparse.Namespace) -> None:
     result = evaluate(subject, refinement)
     more: dict[str, Any] = {}
     if arguments.bootstrap:
-        more["intervals"] = intervals(result, arguments.bootstrap)
+        more["intervals"] = intervals(subject, result, arguments.bootstrap)
     if other is not None:
         other = pooled(other) if arguments.protocol == "multi-query" else other
         more["comparison"] = comparison(subject, result, other, evaluate(other, refinement))
@@ -159,13 +161,14 @@ def announce(subject: Subject, refinement: Refinement, searches: int = 1) -> Non
     print(text, flush=True)
 
 
-def intervals(result: RetrievalResult, resamples: int) -> dict[str, list[float]]:
-    """95 % bootstrap intervals over queries, printed too."""
+def intervals(subject: Subject, result: RetrievalResult, resamples: int) -> dict[str, list[float]]:
+    """95 % bootstrap intervals over people, whose queries are not independent; printed too."""
     hits = np.where(result.valid, result.first_rank == 1, np.nan)
     values = {"mean_ap": result.ap, "rank1": hits, "mean_inp": result.inp}
-    found = {name: list(bootstrap_interval(rows, resamples=resamples)) for name, rows in values.items()}
+    options: dict[str, Any] = {"resamples": resamples, "groups": subject.query.labels}
+    found = {name: list(bootstrap_interval(rows, **options)) for name, rows in values.items()}
     for name, (low, high) in found.items():
-        print(f"{name}: 95 % interval {100 * low:.2f} ... {100 * high:.2f} % ({resamples:,} resamples of queries)")
+        print(f"{name}: 95 % interval {100 * low:.2f} ... {100 * high:.2f} % ({resamples:,} resamples of people)")
     return found
 
 
@@ -177,13 +180,14 @@ def comparison(subject: Subject, result: RetrievalResult, other: Subject, baseli
     """
     refuse_other_images(subject, other)
     try:
-        found = compare(baseline, result)
+        found = compare(baseline, result, groups=subject.query.labels)
     except ValueError as error:
         raise UserError(f"{subject.name} and {other.name}: {error}") from error
     print(
         f"{subject.name} against {other.name}: mAP {100 * found.difference:+.2f} points, 95 % interval "
         f"{100 * found.low:+.2f} ... {100 * found.high:+.2f}; {found.num_better:,} queries better, "
-        f"{found.num_worse:,} worse of {found.num_queries:,}; p = {found.p_value:.4f} (paired sign flips, one-sided)"
+        f"{found.num_worse:,} worse of {found.num_queries:,}; p = {found.p_value:.4f} "
+        f"(paired sign flips of {found.num_groups:,} people, one-sided)"
     )
     return {"other": other.name, "other_sha256": other.query.source, **asdict(found)}
 

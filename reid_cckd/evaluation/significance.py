@@ -28,6 +28,7 @@ class Comparison:
     num_better: int  # queries on which B scores higher than A
     num_worse: int
     num_queries: int
+    num_groups: int  # that were drawn and flipped as a whole: queries, if no groups were given
 
 
 def bootstrap_interval(
@@ -90,6 +91,7 @@ def compare(
         num_better=int(np.count_nonzero(differences > 0)),
         num_worse=int(np.count_nonzero(differences < 0)),
         num_queries=int(counts.sum()),
+        num_groups=len(counts),
     )
 
 

@@ -49,7 +49,7 @@ def test_p_value_equals_all_sign_flips():
     assert found.p_value == pytest.approx(exact, abs=0.004)
     assert found.difference == pytest.approx(differences.mean())
     assert found.low < found.difference < found.high
-    assert (found.num_better, found.num_worse, found.num_queries) == (6, 2, 8)
+    assert (found.num_better, found.num_worse, found.num_queries, found.num_groups) == (6, 2, 8, 8)
 
 
 def test_level_is_kept_when_models_are_equally_good():
@@ -58,6 +58,19 @@ def test_level_is_kept_when_models_are_equally_good():
     p_values = np.array([compare(a, b, resamples=200).p_value for a, b in pairs])
     assert 0.01 < np.mean(p_values <= 0.05) < 0.1
     assert 0.4 < np.mean(p_values <= 0.5) < 0.6
+
+
+def test_level_is_kept_by_people_whose_queries_go_together():
+    rng = np.random.default_rng(4)
+    people = np.repeat(np.arange(30), 10)
+    pairs = [[result_with(rng.normal(size=30)[people] + rng.normal(size=300)) for _ in range(2)] for _ in range(200)]
+    single, grouped = (
+        np.mean([compare(a, b, resamples=200, groups=groups).p_value <= 0.05 for a, b in pairs])
+        for groups in (None, people)
+    )
+    assert single > 0.2
+    assert 0.01 < grouped < 0.1
+    assert compare(*pairs[0], groups=people).num_groups == 30
 
 
 def test_a_model_is_not_better_than_itself():
