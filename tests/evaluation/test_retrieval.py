@@ -1,5 +1,6 @@
 """Retrieval against a twin that sorts, in both conventions, with ties, junk and queries without match."""
 
+import functools
 import json
 
 import numpy as np
@@ -9,6 +10,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from reid_cckd.evaluation import evaluate_retrieval, ranking
+from reid_cckd.evaluation import rows as inputs
 from reid_cckd.evaluation.counting import count_ahead
 from tests.reference import retrieval as twin
 
@@ -162,7 +164,10 @@ def test_large_ids_stay_apart():
     assert result.mean_ap == 1.0
 
 
-def test_callers_precision_settings_do_not_leak_in_or_out():
+@pytest.mark.parametrize("older", [False, True])
+def test_callers_precision_settings_do_not_leak_in_or_out(older, monkeypatch):
+    if older:
+        monkeypatch.setattr(inputs, "_BACKENDS", [])  # as before torch 2.9
     data = clustered(6)
     expected = evaluate_retrieval(*data).ap
     torch.set_float32_matmul_precision("medium")
@@ -172,6 +177,22 @@ def test_callers_precision_settings_do_not_leak_in_or_out():
         assert torch.get_float32_matmul_precision() == "medium"
     finally:
         torch.set_float32_matmul_precision("highest")
+
+
+@pytest.mark.skipif(not inputs._BACKENDS, reason="this torch knows one precision only")
+@pytest.mark.parametrize("place", ["cuda.matmul", "mkldnn.matmul", ""])
+def test_precision_of_a_backend_does_not_leak_in_or_out(place):
+    backend = functools.reduce(getattr, filter(None, place.split(".")), torch.backends)
+    before, during = backend.fp32_precision, []
+    backend.fp32_precision = "tf32"
+    try:
+        evaluate_retrieval(*clustered(6), progress=lambda *_: during.append(inputs._precision()))
+        assert backend.fp32_precision == "tf32"
+        backend.fp32_precision = "ieee"
+        assert inputs._precision()[place.startswith("mkldnn")] == "ieee"  # what followed the setting still does
+    finally:
+        backend.fp32_precision = before
+    assert during == [["ieee", "ieee"]]
 
 
 def test_progress_counts_queries():
