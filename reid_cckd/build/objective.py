@@ -164,7 +164,7 @@ def _try(term: Term, setting: Setting) -> None:
     """One call of a copy of the loss; neither its state nor torch's generator is touched."""
     objective = Objective([replace(term, loss=copy.deepcopy(term.loss), weight=1.0)]).eval()
     rows = torch.arange(TRIAL_ROWS)
-    labels, index = rows // 2 % len(setting.classes), rows % setting.num_images
+    labels, index = rows // 2 % max(len(setting.classes), 1), rows % setting.num_images
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         student = _made_up(setting.student, setting.classes)
         teacher = None if setting.teacher is None else _made_up(setting.teacher.network, setting.teacher.classes)

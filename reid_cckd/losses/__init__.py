@@ -14,12 +14,13 @@ from reid_cckd.losses.objective import Objective, Ramp, Share, Term
 from reid_cckd.losses.partial import PartialMargin
 from reid_cckd.losses.ranking import CSD, D3still, DarkRankHard, DarkRankSoft
 from reid_cckd.losses.relational import PKT, RKDAngle, RKDDistance, SimilarityPreserving
-from reid_cckd.losses.table import LABEL_LOSSES, LOSSES, STAGES
+from reid_cckd.losses.table import LABEL_FREE, LABEL_LOSSES, LOSSES, STAGES
 
 __all__ = [
     "CRD",
     "CSD",
     "DIST",
+    "LABEL_FREE",
     "LABEL_LOSSES",
     "LOSSES",
     "MMD",

@@ -60,7 +60,7 @@ class Term:
 
 @dataclass(frozen=True)
 class Share:
-    """What one term contributes: of the loss, and of the gradient on the student's outputs."""
+    """What one term contributes: of the loss, and of the gradient on the student's embedding or feature map."""
 
     term: str
     value: float
@@ -150,14 +150,17 @@ class Objective(nn.Module):
         """How much each term pulls: the thing to look at when choosing a weight.
 
         The gradient is that of the weighted term on the student's embedding (through the neck and the head, as they
-        are part of the graph), its norm over the whole batch; shares add up to 1.
+        are part of the graph), or on its feature map if a term looks there; its norm over the whole batch. Shares add
+        up to 1.
         """
         weights, was_training = self.weights(progress), self.training
         self.eval()  # losses with a memory look without remembering
         values = self._values(self.terms, student, labels, teacher, index)
         self.train(was_training)
         weighted = {name: weights[name] * value for name, value in values.items()}
-        norms = {name: _gradient_norm(value, student, self.gather) for name, value in weighted.items()}
+        stages = {term.on for term in self.terms}
+        place = student.feature_map if "feature_map" in stages else student.embedding
+        norms = {name: _gradient_norm(value, place, self.gather) for name, value in weighted.items()}
         sizes = {name: abs(float(value.detach())) for name, value in weighted.items()}
         return [
             Share(
@@ -206,10 +209,10 @@ def _part(value: float, everything: dict[str, float]) -> float:
     return value / total if total else 0.0
 
 
-def _gradient_norm(value: Tensor, student: Output, gather: bool) -> float:
-    if not value.requires_grad:
+def _gradient_norm(value: Tensor, place: Tensor | None, gather: bool) -> float:
+    if not value.requires_grad or place is None:
         return 0.0
-    (gradient,) = torch.autograd.grad(value, [student.embedding], retain_graph=True, allow_unused=True)
+    (gradient,) = torch.autograd.grad(value, [place], retain_graph=True, allow_unused=True)
     norm = value.new_zeros(1) if gradient is None else gradient.detach().norm().reshape(1)
     if gather:  # each process holds its own rows' gradient, summed over the equal losses of all processes
         norms = gather_rows(norm)

@@ -15,6 +15,7 @@ from reid_cckd.batch import Output
 from reid_cckd.losses import (
     CRD,
     AdaDistill,
+    AttentionTransfer,
     CorrelationCongruenceLoss,
     CosineMimic,
     CrossEntropy,
@@ -148,6 +149,23 @@ def test_balance_tells_shares_of_loss_and_of_gradient() -> None:
     assert sum(share.gradient_share for share in shares.values()) == pytest.approx(1)
     assert (shares["later"].loss_share, shares["later"].gradient_share) == (0, 0)
     assert shares["later"].value > 0
+
+
+def test_balance_of_terms_before_the_embedding_is_seen_where_they_look() -> None:
+    maps = torch.randn(6, 4, 3, 3, requires_grad=True, generator=torch.Generator().manual_seed(0))
+    embedding = maps.mean(dim=(2, 3))
+    student = Output(embedding, embedding, None, maps)
+    teacher = Output(embedding.detach() + 1, embedding.detach() + 1, None, maps.detach().roll(1, dims=0))
+    terms = [
+        Term("attention", AttentionTransfer(), 100.0, on="feature_map", needs_teacher=True),
+        Term("l2", EmbeddingMimic(normalize=False), needs_teacher=True),
+    ]
+    shares = {share.term: share for share in Objective(terms).balance(student, LABELS, teacher)}
+    value = AttentionTransfer()(maps, ref_emb=teacher.feature_map)
+    (gradient,) = torch.autograd.grad(100 * value, maps, retain_graph=True)
+    assert shares["attention"].gradient_norm == pytest.approx(gradient.norm().item())
+    (gradient,) = torch.autograd.grad(EmbeddingMimic(normalize=False)(embedding, ref_emb=teacher.embedding), maps)
+    assert shares["l2"].gradient_norm == pytest.approx(gradient.norm().item())
 
 
 def test_balance_leaves_no_trace() -> None:
