@@ -7,7 +7,8 @@ from setuptools import find_packages, setup
 HERE = Path(__file__).parent
 GPU_WHEELS = "sys_platform == 'linux' and platform_machine == 'x86_64'"  # faiss-gpu has no others
 TEST = ["pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6.100", "scikit-learn>=1.4", "lightning>=2.4", "accelerate>=1.0"]
-DEV = [*TEST, "ruff>=0.6", "mypy>=1.11", "types-PyYAML"]
+EXPORT = ["onnx>=1.16", "onnxscript>=0.3"]
+DEV = [*TEST, *EXPORT, "ruff>=0.6", "mypy>=1.11", "types-PyYAML"]
 
 setup(
     name="reid-cckd",
@@ -35,6 +36,6 @@ setup(
         "threadpoolctl>=3.1",
         "tqdm>=4.66",
     ],
-    extras_require={"test": TEST, "dev": DEV},
+    extras_require={"test": TEST, "onnx": EXPORT, "dev": DEV},
     entry_points={"console_scripts": ["reid-cckd = reid_cckd.commands.__main__:main"]},
 )

@@ -24,6 +24,7 @@ _HOME = {
     "evaluate_identification": "evaluation",
     "evaluate_verification": "evaluation",
     "evaluate_classification": "evaluation",
+    "load_network": "build",
 }
 __all__ = sorted(_HOME)
 

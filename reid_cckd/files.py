@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import json
 import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from reid_cckd.errors import UserError
+
+try:
+    import fcntl
+except ImportError:  # Windows, on which samplers, losses and evaluators are to work, and one process alone trains
+    fcntl = None  # type: ignore[assignment]
 
 
 @contextlib.contextmanager
@@ -54,6 +58,16 @@ def remove_unfinished(folder: str | os.PathLike[str]) -> None:
         path.unlink(missing_ok=True)
 
 
+def reserve(file: IO[bytes], size: int) -> None:
+    """Take the disk space of a file now, where the system can: a map of a file on a full disk ends in a bus error.
+
+    Raises:
+        OSError: there is not so much.
+    """
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file.fileno(), 0, size)
+
+
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
     """Write ``value`` as readable JSON, atomically; NaN is refused because JSON has none."""
     text = json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False)
@@ -66,7 +80,8 @@ def alone(target: Path) -> Iterator[None]:
     """Let processes that want to write the same folder or file wait for the one that writes it."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with target.with_name(f".{target.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        if fcntl is not None:
+            fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
@@ -84,7 +99,8 @@ def undisturbed(folder: Path) -> Iterator[None]:
         raise _unwritable(folder, error) from error
     with lock:
         try:
-            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not flock, which workers of a killed process still hold
+            if fcntl is not None:  # lockf and not flock, which workers of a killed process still hold
+                fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError):
             raise UserError(
                 f"Another process works in {folder} now. Wait for its end, or choose another folder."

@@ -58,3 +58,8 @@ def test_samplers_need_none_of_the_heavy_packages() -> None:
     code = f"import sys; from reid_cckd.samplers import ClassUniformSampler; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_what_others_reuse_needs_no_locks_of_unix() -> None:
+    code = "import sys; sys.modules['fcntl'] = None; import reid_cckd.samplers, reid_cckd.losses, reid_cckd.evaluation"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -73,11 +73,11 @@ def image_dataset(
 
 def device_images(dataset: ImageDataset, data: configuration.Data, seed: int, device: torch.device) -> DeviceImages:
     """The images of a data set, decoded and moved to the device, with the augmentation of ``data``."""
-    augment = build_batched_augment(data.augment, data.image_size, seed)
+    augment, pixels = build_batched_augment(data.augment, data.image_size, seed), dataset.decoded
     try:
-        return DeviceImages(dataset.decoded, dataset.labels, device, augment, dataset.shown)
+        return DeviceImages(pixels, dataset.labels, device, augment, dataset.shown)
     except torch.OutOfMemoryError as error:
-        need = dataset.decoded.nbytes / 1e6
+        need = pixels.nbytes / 1e6
         raise ConfigError(f"data.cache: {need:,.0f} MB of images do not fit on {device}; set cache: memory.") from error
 
 
@@ -99,7 +99,7 @@ def fingerprint(manifest: Manifest, lengths: Sequence[int] | None = None) -> str
     """
     found = map(length_of, probed(manifest)) if lengths is None else lengths
     text = "\n".join([manifest.name, *manifest.paths, *map(str, found)])
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
 
 
 def probed(manifest: Manifest) -> list[Path]:

@@ -13,6 +13,7 @@ COMMANDS = {
     "train": "train a teacher or a student from a YAML file",
     "test": "evaluate a checkpoint, or saved embeddings",
     "extract": "keep a network's embeddings of a data set on disk",
+    "export": "write a network into a file that runs without this package (torch.export, ONNX)",
     "compare": "what a student keeps of its teacher, and whether it can search its gallery",
     "features": "turn embeddings to MegaFace's devkit features and back",
     "identify": "find photos among up to millions of distractors (MegaFace)",

@@ -28,7 +28,7 @@ class DeviceImages:
         augment: BatchedAugment | None,
         shown: NDArray[np.int64] | None = None,
     ) -> None:
-        self.images = pixels.permute(0, 3, 1, 2).to(device).contiguous()
+        self.images = pixels.permute(0, 3, 1, 2).contiguous().to(device)  # two copies here and not on the device
         self.labels, self.augment, self.device = torch.from_numpy(labels).to(device), augment, device
         self.shown = np.arange(len(labels)) if shown is None else shown
 

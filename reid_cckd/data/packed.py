@@ -144,12 +144,6 @@ def _read_table(path: Path, rows: int) -> dict[str, Any]:
         return {name: table[name] for name in table.files}
 
 
-def check_size(packed: Packed, size: tuple[int, int]) -> None:
-    """Raises DataError where packed images are of another size than a run asks for."""
-    if tuple(size) != packed.size:
-        raise _other_size(packed, size)
-
-
 def checksum(path: Path) -> dict[str, int]:
     """Bytes and CRC-32 of a file."""
     total = crc = 0

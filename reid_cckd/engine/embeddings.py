@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from reid_cckd.errors import DataError
-from reid_cckd.files import write_json
+from reid_cckd.files import reserve, write_json
 
 COLUMNS = ("labels", "cameras", "paths", "roles")
 
@@ -124,7 +124,7 @@ def create_vectors(part: Path, dtype: DTypeLike, shape: tuple[int, int]) -> np.m
     part.mkdir(parents=True, exist_ok=True)
     vectors = np.lib.format.open_memmap(part / "vectors.npy", mode="w+", dtype=dtype, shape=shape)
     with (part / "vectors.npy").open("r+b") as file:
-        os.posix_fallocate(file.fileno(), 0, vectors.offset + vectors.nbytes)
+        reserve(file, vectors.offset + vectors.nbytes)
     return vectors
 
 

@@ -28,7 +28,7 @@ from tqdm import tqdm
 from reid_cckd.batch import Batch, Output
 from reid_cckd.engine.distributed import barrier, rank, world_size
 from reid_cckd.errors import DataError, UserError
-from reid_cckd.files import write_json
+from reid_cckd.files import reserve, write_json
 
 PART = 1024  # rows after which a build is safe from being killed
 
@@ -131,7 +131,7 @@ def _prepare(folder: Path, facts: Mapping[str, Any], layout: Layout) -> None:
     if before is None or not rows.is_file() or rows.stat().st_size != length:
         shutil.rmtree(unfinished, ignore_errors=True)
         with rows.open("wb") as file, _room_for(folder, length):
-            os.posix_fallocate(file.fileno(), 0, length)
+            reserve(file, length)
         write_json(unfinished / "cache.json", _describe(facts, layout))
     print(f"The teacher answers for {layout.images:,} images x {layout.views}: {length / 1e6:,.0f} MB in {folder}")
 

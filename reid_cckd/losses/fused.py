@@ -22,7 +22,7 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor
 
-from reid_cckd.losses.kernels import Profile, inverse, inverse_norms
+from reid_cckd.losses.kernels import Profile, inverse, unit_rows
 from reid_cckd.losses.precision import full_precision
 from reid_cckd.scratch import Scratch, empty
 
@@ -49,7 +49,7 @@ class Kernel(NamedTuple):
     def matrix(self, rows: Tensor, others: Tensor) -> Tensor:
         """The kernel of all pairs, (n, m), but for its constant."""
         if self.normalize:
-            rows, others = rows * inverse_norms(rows), others * inverse_norms(others)
+            rows, others = unit_rows(rows), unit_rows(others)
         return self.profile.centred(rows @ others.T)
 
 

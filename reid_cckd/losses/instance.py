@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from reid_cckd.losses.against_teacher import AgainstTeacher, same_width
 from reid_cckd.losses.checks import positive
-from reid_cckd.losses.kernels import inverse_norms
+from reid_cckd.losses.kernels import unit_rows
 from reid_cckd.losses.pairs import check_labels
 from reid_cckd.losses.precision import at_least_float32
 
@@ -25,7 +25,7 @@ def soft_cross_entropy(student: Tensor, teacher: Tensor, temperature: float) -> 
 
 def cosine_mimic(student: Tensor, teacher: Tensor) -> Tensor:
     """1 - cos(f_s, f_t), (N, D) -> (N,), in [0, 2]; a zero row has cosine 0 to all and gets no gradient."""
-    return 1 - (student * inverse_norms(student) * teacher * inverse_norms(teacher)).sum(dim=1)
+    return 1 - (unit_rows(student) * unit_rows(teacher)).sum(dim=1)
 
 
 def squared_distance(student: Tensor, teacher: Tensor) -> Tensor:
@@ -141,5 +141,5 @@ class EmbeddingMimic(AgainstTeacher):
     def compare(self, student: Tensor, teacher: Tensor) -> Tensor:
         same_width(student, teacher, "embeddings of one space")
         if self.normalize:
-            student, teacher = student * inverse_norms(student), teacher * inverse_norms(teacher)
+            student, teacher = unit_rows(student), unit_rows(teacher)
         return squared_distance(student, teacher).mean()

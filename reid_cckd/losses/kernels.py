@@ -231,7 +231,7 @@ def median_gamma(rows: Tensor) -> Tensor:
         return rows.new_full((), 0.25)  # as for orthogonal rows
     if count > MEDIAN_ROWS:
         rows = rows[torch.linspace(0, count - 1, MEDIAN_ROWS, device=rows.device).long()]
-    rows = rows * inverse_norms(rows)
+    rows = unit_rows(rows)
     upper = torch.triu_indices(len(rows), len(rows), offset=1, device=rows.device)
     squared = 2 - 2 * (rows @ rows.T)[upper[0], upper[1]]
     return 0.5 / squared.median().clamp_min(SMALLEST_MEDIAN)

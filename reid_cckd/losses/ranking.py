@@ -11,7 +11,7 @@ from torch import Tensor
 
 from reid_cckd.losses.against_teacher import AgainstTeacher, distances, finite, same_width
 from reid_cckd.losses.checks import positive
-from reid_cckd.losses.kernels import inverse_norms
+from reid_cckd.losses.kernels import unit_rows
 
 LONGEST_SOFT_LIST = 6  # 720 orders
 
@@ -47,7 +47,7 @@ def csd(student: Tensor, teacher: Tensor, top_k: int, student_temperature: float
 
     j runs over the k rows that the teacher finds most similar to t_i, itself among them.
     """
-    units, gallery = student * inverse_norms(student), teacher * inverse_norms(teacher)
+    units, gallery = unit_rows(student), unit_rows(teacher)
     similarities, nearest = (gallery @ gallery.T).sort(dim=1, descending=True, stable=True)
     log_teacher = torch.log_softmax(similarities[:, :top_k] / teacher_temperature, dim=1)
     found = (units @ gallery.T).gather(1, nearest[:, :top_k])
@@ -62,7 +62,7 @@ def d3still(student: Tensor, teacher: Tensor, top_k: int, alpha: float, beta: fl
     similar to t_i, itself left out. R_jl = ((b_j - b_l) - (a_j - a_l)) / (0.1 + |a_j - a_l|); H holds R where the two
     differences have opposite signs (the student orders j and l the other way), E where they have the same, 0 elsewhere.
     """
-    units, gallery = student * inverse_norms(student), teacher * inverse_norms(teacher)
+    units, gallery = unit_rows(student), unit_rows(teacher)
     cross, own = units @ gallery.T, gallery @ gallery.T
     features = torch.linalg.vector_norm(own.diagonal() - cross.diagonal()) / len(student)
     nearest = _nearest(own, top_k - 1)
@@ -89,7 +89,7 @@ class _DarkRank(AgainstTeacher):
 
     def prepare(self, rows: Tensor) -> Tensor:
         """Rows as distances are measured between them."""
-        return rows * inverse_norms(rows) if self.normalize_embeddings else rows
+        return unit_rows(rows) if self.normalize_embeddings else rows
 
 
 class DarkRankHard(_DarkRank):

@@ -9,7 +9,7 @@ from torch.utils.checkpoint import checkpoint
 
 from reid_cckd.losses.against_teacher import AgainstTeacher, distances, off_scale
 from reid_cckd.losses.checks import positive
-from reid_cckd.losses.kernels import inverse_norms
+from reid_cckd.losses.kernels import unit_rows
 
 CHUNK_NUMBERS = 2**22  # numbers that the edges and angles of one chunk of vertices may take
 
@@ -117,17 +117,17 @@ def _angle_sum(student: Tensor, teacher: Tensor, vertices: Tensor) -> Tensor:
 def _cosines_at(rows: Tensor, vertices: Tensor) -> Tensor:
     """(V, N, N): at each vertex, cosines between its edges to all rows."""
     edges = (rows - rows[vertices].unsqueeze(1)).flatten(0, 1)
-    units = (edges * inverse_norms(edges)).unflatten(0, (len(vertices), len(rows)))
+    units = unit_rows(edges).unflatten(0, (len(vertices), len(rows)))
     return torch.bmm(units, units.mT)
 
 
 def _unit_gram(rows: Tensor) -> Tensor:
     rows = off_scale(rows)
     gram = rows @ rows.T
-    return gram * inverse_norms(gram)
+    return unit_rows(gram)
 
 
 def _neighbour_probabilities(rows: Tensor) -> Tensor:
-    units = rows * inverse_norms(rows)
+    units = unit_rows(rows)
     similarities = ((units @ units.T + 1) / 2).clamp_min(0)  # cosines may round to less than -1
     return similarities / similarities.sum(dim=1, keepdim=True)
