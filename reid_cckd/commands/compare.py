@@ -9,9 +9,10 @@ from typing import Any
 
 from reid_cckd.assess import PLAIN
 from reid_cckd.commands.console import make_parser, run, take_overrides
-from reid_cckd.commands.reporting import ranked_row
+from reid_cckd.commands.reporting import ranked_rows
 from reid_cckd.commands.subjects import Subject, open_subject, source_of
 from reid_cckd.commands.test import announce, comparison, refuse_other_images
+from reid_cckd.data import Source
 from reid_cckd.errors import ConfigError, UserError
 from reid_cckd.evaluation import DistillationResult, evaluate_distillation
 from reid_cckd.files import write_json
@@ -72,8 +73,9 @@ def _command(arguments: argparse.Namespace) -> None:
     write_json(arguments.output / "report.json", report)
     if arguments.json:
         write_json(arguments.json, report)
-    if arguments.rows and student.root is not None and len(result.worse):
-        _draw(arguments.output / "worse.png", teacher, student, result, arguments.rows)
+    images = student.images or teacher.images
+    if arguments.rows and images is not None and len(result.worse):
+        _draw(arguments.output / "worse.png", teacher, student, result, images, arguments.rows)
     print(f"Report: {arguments.output}")
 
 
@@ -106,10 +108,14 @@ def _fall(result: DistillationResult, student: Subject, query: int) -> dict[str,
     return {"query": str(student.query.paths[query]), "label": student.query.labels[query].item(), **ap}
 
 
-def _draw(path: Path, teacher: Subject, student: Subject, result: DistillationResult, count: int) -> None:
+def _draw(
+    path: Path, teacher: Subject, student: Subject, result: DistillationResult, images: Source, count: int
+) -> None:
     """The queries that fell most, each as the teacher ranks it and as the student does."""
-    rows = []
-    for query in result.worse[:count].tolist():
-        for who, subject, score in (("teacher", teacher, result.teacher), ("student", student, result.student)):
-            rows.append(ranked_row(subject, query, f"{who}: AP {100 * score.ap[query]:.0f} %"))
+    worst = result.worse[:count]
+    each = [
+        ranked_rows(subject, worst, images, [f"{who}: AP {100 * ap:.0f} %" for ap in score.ap[worst]])
+        for who, subject, score in (("teacher", teacher, result.teacher), ("student", student, result.student))
+    ]
+    rows = [row for pair in zip(*each, strict=True) for row in pair]
     ranked_sheet(path, rows, f"Queries that got worse from {teacher.name} to {student.name}")

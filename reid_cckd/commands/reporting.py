@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from reid_cckd.assess import PLAIN, Refinement, RetrievalJudge, protocol, scores
 from reid_cckd.commands.subjects import Subject, subject_of
 from reid_cckd.config import Config
-from reid_cckd.data import Manifest
+from reid_cckd.data import Manifest, Source
 from reid_cckd.engine import (
     count_macs,
     count_parameters,
@@ -84,7 +86,7 @@ def report_subject(
     report |= more or {}
     write_json(folder / "report.json", report)
     cmc_curves(folder / "cmc.png", {subject.name: result.cmc_at(CURVE_RANKS)})
-    if subject.settings.sheet_rows and subject.root is not None:
+    if subject.settings.sheet_rows and subject.images is not None:
         draw_sheet(folder / "ranks.png", subject, result)
     print(score_table([{"name": folder.name, **report["scores"], **report.get("cost", {})}]))
     print(f"Report and pictures: {folder}")
@@ -111,24 +113,25 @@ def score_table(rows: Sequence[Mapping[str, Any]], style: Literal["plain", "mark
 
 def draw_sheet(path: Path, subject: Subject, result: RetrievalResult) -> None:
     """A picture of some queries, the hardest among them, each with its first ten of the gallery."""
+    assert subject.images is not None
     chosen = choose_rows(result.ap, subject.settings.sheet_rows)
-    rows = [ranked_row(subject, query, f"AP {100 * result.ap[query]:.0f} %") for query in chosen.tolist()]
+    rows = ranked_rows(subject, chosen, subject.images, [f"AP {100 * ap:.0f} %" for ap in result.ap[chosen]])
     ranked_sheet(path, rows, f"{subject.name}: mAP {100 * result.mean_ap:.1f} %")
 
 
-def ranked_row(subject: Subject, number: int, title: str) -> RankedRow:
-    """One query with its first ten of the gallery, junk left out, ranked by its embeddings alone."""
-    query, gallery, root = subject.query, subject.gallery, subject.root
-    assert root is not None
-    same_id = gallery.labels == query.labels[number]
-    exclude = subject.settings.cameras == "exclude-same"
-    kept = np.flatnonzero(~(same_id & (gallery.cameras == query.cameras[number]) & exclude))
-    order, similarity = rank_gallery(query.vectors[number : number + 1], gallery.vectors[kept], SHEET_RANKS)
-    ranked = kept[order[0]]
-    return RankedRow(
-        query=root / str(query.paths[number]),
-        gallery=[root / str(gallery.paths[row]) for row in ranked],
-        is_match=same_id[ranked].tolist(),
-        scores=similarity[0].tolist(),
-        title=title,
-    )
+def ranked_rows(subject: Subject, numbers: NDArray[np.int64], images: Source, titles: Sequence[str]) -> list[RankedRow]:
+    """Queries with their first ten of the gallery, junk left out, ranked by their embeddings alone."""
+    query, gallery = subject.query.take(numbers), subject.gallery
+    lists: dict[str, Any] = {"query_ids": query.labels, "gallery_ids": gallery.labels}
+    lists |= {"query_cameras": query.cameras, "gallery_cameras": gallery.cameras}
+    junk = lists if subject.settings.cameras == "exclude-same" else {}
+    order, similarity = rank_gallery(query.vectors, gallery.vectors, SHEET_RANKS, **junk, device=subject.device)
+
+    def row(number: int) -> RankedRow:
+        found = order[number][order[number] >= 0]
+        paths = [query.paths[number], *gallery.paths[found]]
+        first, *others = (partial(images.image_or_reason, str(path)) for path in paths)
+        matches = gallery.labels[found] == query.labels[number]
+        return RankedRow(first, others, matches.tolist(), similarity[number, : len(found)].tolist(), titles[number])
+
+    return [row(number) for number in range(len(numbers))]

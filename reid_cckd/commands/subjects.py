@@ -11,8 +11,9 @@ import torch
 
 from reid_cckd import build
 from reid_cckd.assess import RetrievalJudge, held_back
-from reid_cckd.config import Config, Evaluation, config_from_dict, to_dict
-from reid_cckd.data import Manifest
+from reid_cckd.config import Config, Data, Evaluation, config_from_dict, to_dict
+from reid_cckd.data import Manifest, Source
+from reid_cckd.data.sources import Files
 from reid_cckd.engine import Embeddings, check_alike, is_embeddings, local_device, pick_device
 from reid_cckd.engine.embeddings import part_of
 from reid_cckd.errors import ConfigError, UserError
@@ -31,7 +32,7 @@ class Subject:
     settings: Evaluation
     device: torch.device
     config: dict[str, Any]  # for the record
-    root: Path | None = None  # where the images lie
+    images: Source | None = None  # reads them by their paths, where it is known how
     network: Embedder | None = None
     manifest: Manifest | None = None
 
@@ -105,12 +106,12 @@ def usual_output(source: Path) -> Path:
 def subject_of(name: str, network: Embedder, config: Config, judge: RetrievalJudge, sha256: str) -> Subject:
     """Embed a network's query and gallery images."""
     query, gallery = judge.embed(network, sha256)
-    known: dict[str, Any] = {"root": judge.manifest.root, "network": network, "manifest": judge.manifest}
+    known: dict[str, Any] = {"images": judge.manifest.reader, "network": network, "manifest": judge.manifest}
     return Subject(name, query, gallery, judge.settings, judge.device, to_dict(config), **known)
 
 
 def _from_folder(source: Path, overrides: Sequence[str], gallery: Path | None) -> Subject:
-    refuse_others(overrides, ("evaluation.", "train.device", "data.root"))
+    refuse_others(overrides, ("evaluation.", "train.device", "data.root", "data.dataset"))
     if not is_embeddings(source) and not part_of(source).exists():
         found = "holds neither last.pt nor vectors.npy" if source.is_dir() else "does not exist"
         raise UserError(f"{source} {found}. Expected a run's folder or checkpoint, or embeddings that `extract` kept.")
@@ -124,11 +125,17 @@ def _from_folder(source: Path, overrides: Sequence[str], gallery: Path | None) -
         )
     blank = {"output": "-", "data": {"root": ""}, "model": {"backbone": "-"}}
     config = config_from_dict(blank, "command line", overrides)
-    root = Path(config.data.root) if config.data.root else None
+    images = _images(config.data, overrides) if config.data.root else None
     device = local_device(pick_device(config.train.device))
     record = {"evaluation": asdict(config.evaluation), "embeddings": dict(first.about)}
     parts = (first.select("query"), other.select("gallery"))
-    return Subject(source.name, *parts, config.evaluation, device, record, root)
+    return Subject(source.name, *parts, config.evaluation, device, record, images)
+
+
+def _images(data: Data, overrides: Sequence[str]) -> Source:
+    """What reads the images below ``data.root``: as a layout has them that is named, or else files."""
+    named = any(override.startswith("data.dataset=") for override in overrides)
+    return build.read_manifest(data).reader if named else Files(Path(data.root))
 
 
 def _from_checkpoint(source: Path, overrides: Sequence[str]) -> Subject:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,9 @@ from reid_cckd.files import atomic_path
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+# A file, or what gives the pixels, (H, W, 3) uint8 RGB, or in a few words why there are none.
+Picture: TypeAlias = str | os.PathLike[str] | Callable[[], NDArray[np.uint8] | str]
 
 _PAPER, _INK, _FAINT = (255, 255, 255), (33, 37, 41), (134, 142, 150)
 _GREEN, _RED, _TILE = (47, 158, 68), (224, 49, 49), (222, 226, 230)
@@ -26,8 +29,8 @@ _TITLE, _CAPTION = 30, 28  # pixels for the line above a row and for the score u
 class RankedRow:
     """One query and its best gallery items, best first, junk already left out."""
 
-    query: str | os.PathLike[str]
-    gallery: Sequence[str | os.PathLike[str]]
+    query: Picture
+    gallery: Sequence[Picture]
     is_match: Sequence[bool]
     scores: Sequence[float]
     title: str = ""
@@ -112,7 +115,9 @@ def _draw_row(sheet: Image, draw: Any, row: RankedRow, y: int, tile: tuple[int, 
         _caption(draw, f"{place + 1}   {score:.3f}", (x, y), tile, _FAINT)
 
 
-def _draw_tile(sheet: Image, draw: Any, path: Any, corner: tuple[int, int], tile: tuple[int, int], colour: Any) -> None:
+def _draw_tile(
+    sheet: Image, draw: Any, item: Picture, corner: tuple[int, int], tile: tuple[int, int], colour: Any
+) -> None:
     from PIL import ImageOps
 
     x, y = corner
@@ -120,7 +125,7 @@ def _draw_tile(sheet: Image, draw: Any, path: Any, corner: tuple[int, int], tile
     draw.rounded_rectangle(box, 6, fill=colour)
     inner = (x + _FRAME, y + _FRAME)
     draw.rectangle((*inner, inner[0] + tile[0] - 1, inner[1] + tile[1] - 1), fill=_TILE)
-    image = _open(path)
+    image = _open(item)
     if image is None:
         middle = (inner[0] + tile[0] // 2, inner[1] + tile[1] // 2)
         draw.text(middle, "no image", _FAINT, _font(14), anchor="mm")
@@ -134,12 +139,15 @@ def _caption(draw: Any, text: str, corner: tuple[int, int], tile: tuple[int, int
     draw.text((middle, corner[1] + tile[1] + 2 * _FRAME + 4), text, colour, _font(13), anchor="ma")
 
 
-def _open(path: Any) -> Image | None:
+def _open(picture: Picture) -> Image | None:
     """The picture in RGB, or None where there is none to be had."""
     from PIL import Image
 
+    if callable(picture):
+        pixels = picture()
+        return None if isinstance(pixels, str) else Image.fromarray(pixels)
     try:
-        with Image.open(Path(path)) as image:
+        with Image.open(Path(picture)) as image:
             return image.convert("RGB")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         return None

@@ -12,8 +12,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from reid_cckd.commands import reporting
 from reid_cckd.commands.__main__ import main
+from reid_cckd.commands.subjects import open_subject
 from reid_cckd.engine import Embeddings, file_hash, load_checkpoint, save_checkpoint
 from reid_cckd.evaluation import (
     Reranking,
@@ -23,6 +26,7 @@ from reid_cckd.evaluation import (
     evaluate_single_shot,
     expand_queries,
     pool_queries,
+    rank_gallery,
 )
 
 
@@ -68,6 +72,42 @@ def test_reports_that_nobody_placed_do_not_meet(features: Path, tmp_path: Path) 
 def test_pictures_need_to_know_where_the_images_are(features: Path, pedestrians: Path, tmp_path: Path) -> None:
     report_of(tmp_path, str(features), f"data.root={pedestrians}")
     assert (tmp_path / "out" / "ranks.png").stat().st_size > 1000
+
+
+def test_pictures_of_packed_images_are_those_of_their_files(teacher: Path, pedestrians: Path, tmp_path: Path) -> None:
+    pack, sheet = tmp_path / "pack", tmp_path / "out" / "ranks.png"
+    of = ["--dataset", "synthetic", "--root", str(pedestrians)]
+    assert main(["prepare", "packed", *of, "--output", str(pack), "--size", "32", "16"]) == 0
+    report_of(tmp_path, str(teacher))
+    expected, saved = np.asarray(Image.open(sheet)), tmp_path / teacher.parent.name  # which the title says
+    packed = ["data.dataset=packed", f"data.root={pack}", "evaluation.sheet_rows=3"]
+    for source in ([str(teacher), "--save-embeddings", str(saved)], [str(saved)]):
+        sheet.unlink()
+        report_of(tmp_path, *source, *packed)
+        np.testing.assert_array_equal(np.asarray(Image.open(sheet)), expected)
+
+
+def test_the_queries_of_a_sheet_are_ranked_together_where_the_gallery_lies(
+    features: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subject = open_subject(features, ["data.root=nowhere"])
+    calls: list[Any] = []
+    monkeypatch.setattr(
+        reporting, "rank_gallery", lambda *args, **more: calls.append(args) or rank_gallery(*args, **more)
+    )
+    query, gallery, ids, others, cameras, seen = columns(Embeddings.load(features))
+    chosen = np.array([7, 2, 3])
+    assert subject.images is not None
+    rows = reporting.ranked_rows(subject, chosen, subject.images, ["a", "b", "c"])
+    assert [args[1] is subject.gallery.vectors for args in calls] == [True]
+    scores = (query / np.linalg.norm(query, axis=1)[:, None]) @ (gallery / np.linalg.norm(gallery, axis=1)[:, None]).T
+    scores[(ids[:, None] == others) & (cameras[:, None] == seen)] = -1
+    for number, row, title in zip(chosen, rows, "abc", strict=True):
+        best = np.argsort(-scores[number])[:10]
+        assert row.title == title
+        assert row.scores == pytest.approx(scores[number, best], abs=1e-5)
+        assert row.is_match == (others[best] == ids[number]).tolist()
+        assert row.gallery[0]() == "the file is missing"
 
 
 def test_refinements_are_those_of_the_library(features: Path, tmp_path: Path) -> None:

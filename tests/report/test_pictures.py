@@ -45,6 +45,17 @@ def test_a_missing_or_broken_image_becomes_a_grey_tile(tmp_path):
     assert area(sheet(tmp_path, [True] * 3, paths), GREY) > whole + 2 * 80 * 150
 
 
+def test_pixels_are_drawn_as_their_file(tmp_path):
+    expected = np.asarray(Image.open(sheet(tmp_path, [True] * 3)))
+    given = [lambda path=path: np.asarray(Image.open(path)) for path in pictures(tmp_path, 4)]
+    row = RankedRow(given[0], given[1:], [True] * 3, [0.9, 0.8, 0.7], "query 0")
+    ranked_sheet(tmp_path / "pixels.png", [row], "title")
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "pixels.png")), expected)
+    reasons = RankedRow(given[0], [lambda: "it is gone"] * 3, [True] * 3, [0.9, 0.8, 0.7], "query 0")
+    ranked_sheet(tmp_path / "gone.png", [reasons], "title")
+    assert area(tmp_path / "gone.png", GREY) > area(tmp_path / "pixels.png", GREY) + 2 * 80 * 150
+
+
 def test_rows_that_do_not_fit_are_refused(tmp_path):
     with pytest.raises(ValueError, match="nothing to draw"):
         ranked_sheet(tmp_path / "a.png", [])
