@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from reid_cckd.evaluation.rows import Embeddings, Ids, as_tensor, codes_of, same_length
 
-_BLOCK = 4096  # images looked at together
+_ENTRIES = 2**22  # of the logits that are looked at together; in float64 32 MiB
 
 
 @dataclass(frozen=True)
@@ -61,18 +61,19 @@ def evaluate_classification(
     truth = _labels(labels, len(table), table.shape[1])
     if not len(top) or min(top) < 1 or bins < 1:
         raise ValueError(f"top and bins must be at least 1, are {list(top)} and {bins}")
-    blocks = [_block(table[a : a + _BLOCK], truth[a : a + _BLOCK], a) for a in range(0, len(table), _BLOCK)]
-    places, predicted, confidence = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
     classes = table.shape[1]
-    matrix = np.bincount(truth * classes + predicted, minlength=classes**2).reshape(classes, classes)
+    step = max(1, _ENTRIES // classes)
+    blocks = [_block(table[a : a + step], truth[a : a + step], a) for a in range(0, len(table), step)]
+    places, predicted, confidence = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
+    images, right = (np.bincount(labels, minlength=classes) for labels in (truth, truth[predicted == truth]))
     with np.errstate(invalid="ignore"):
-        class_accuracy = np.diag(matrix) / matrix.sum(axis=1)
+        class_accuracy = right / images
     return ClassificationResult(
         accuracy={int(k): float(np.mean(places < k)) for k in top},
         ece=_calibration_error(confidence, predicted == truth, bins),
         num_images=len(truth),
         class_accuracy=class_accuracy,
-        worst=_worst(matrix, class_accuracy, worst),
+        worst=_worst(truth, predicted, images, class_accuracy, worst),
     )
 
 
@@ -110,13 +111,21 @@ def _calibration_error(confidence: NDArray[np.float64], correct: NDArray[np.bool
     return float(np.abs(gaps).sum() / len(confidence))
 
 
-def _worst(matrix: NDArray[np.int64], accuracy: NDArray[np.float64], count: int) -> list[Confusion]:
-    present = np.flatnonzero(~np.isnan(accuracy))
+def _worst(
+    truth: NDArray[np.int64],
+    predicted: NDArray[np.int64],
+    images: NDArray[np.int64],
+    accuracy: NDArray[np.float64],
+    count: int,
+) -> list[Confusion]:
+    """Of all pairs of classes only those that were confused are counted."""
+    present, classes = np.flatnonzero(images), len(images)
     chosen = present[np.argsort(accuracy[present], kind="stable")][:count]
-    wrong = matrix * ~np.eye(len(matrix), dtype=np.bool_)
+    pairs, times = np.unique((truth * classes + predicted)[predicted != truth], return_counts=True)
     found = []
     for label in chosen.tolist():
-        images, other = int(matrix[label].sum()), int(wrong[label].argmax())
-        times = int(wrong[label, other])
-        found.append(Confusion(label, float(accuracy[label]), images, other if times else -1, times / images))
+        first, last = np.searchsorted(pairs, [label * classes, (label + 1) * classes])
+        most = first + int(times[first:last].argmax()) if first < last else None
+        other, share = (-1, 0.0) if most is None else (int(pairs[most]) % classes, float(times[most] / images[label]))
+        found.append(Confusion(label, float(accuracy[label]), int(images[label]), other, share))
     return found

@@ -1,6 +1,7 @@
 """Classification against its twin."""
 
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -32,7 +33,7 @@ def test_equals_twin(decimals, seed, bins):
 def test_blocks_and_kinds_of_input_do_not_matter(monkeypatch):
     logits, labels = images(1)
     expected = evaluate_classification(logits, labels).summary()
-    monkeypatch.setattr(classification, "_BLOCK", 7)
+    monkeypatch.setattr(classification, "_ENTRIES", 7 * 7)
     assert evaluate_classification(torch.from_numpy(logits), torch.from_numpy(labels)).summary() == expected
     assert json.loads(json.dumps(expected)) == expected
 
@@ -46,6 +47,19 @@ def test_worst_classes_and_what_they_are_taken_for():
     assert (first.label, first.accuracy, first.count, first.taken_for, first.share) == (2, 0.25, 4, 0, 0.5)
     assert (second.label, second.taken_for, second.share) == (0, 1, pytest.approx(1 / 3))
     assert evaluate_classification(np.eye(2), [0, 1]).worst[0].taken_for == -1
+
+
+def test_memory_does_not_grow_with_the_square_of_the_classes():
+    logits = np.zeros((8, 20_000), np.float32)
+    logits[np.arange(8), 19_992 + np.arange(8)] = 1
+    tracemalloc.start()
+    try:
+        result = evaluate_classification(logits, np.full(8, 19_999), worst=2)
+        assert tracemalloc.get_traced_memory()[1] < 50 * 2**20
+    finally:
+        tracemalloc.stop()
+    (worst,) = result.worst
+    assert (worst.label, worst.count, worst.taken_for, worst.accuracy, worst.share) == (19_999, 8, 19_992, 1 / 8, 1 / 8)
 
 
 def test_huge_logits_are_calibrated_without_overflow():
