@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from reid_cckd.evaluation.rows import Embeddings, Ids, as_tensor, codes_of, same_length
+from reid_cckd.evaluation.rows import Embeddings, Ids, as_array, as_tensor, codes_of, same_length
 
 _ENTRIES = 2**22  # of the logits that are looked at together; in float64 32 MiB
 
@@ -80,7 +80,7 @@ def evaluate_classification(
 def _labels(labels: Ids, images: int, classes: int) -> NDArray[np.int64]:
     same_length(logits=range(images), labels=labels)
     codes_of(labels, "labels")  # whole numbers or text
-    truth = labels.cpu().numpy() if isinstance(labels, torch.Tensor) else np.asarray(labels)
+    truth = as_array(labels)
     if images == 0:
         raise ValueError("logits is empty")
     if truth.dtype.kind not in "iu":

@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from reid_cckd.evaluation.rows import Embeddings, Ids, Rows, codes_of, exact_float32, same_length
+from reid_cckd.evaluation.rows import Embeddings, Ids, Rows, as_array, codes_of, exact_float32, same_length
 
 _CPU = torch.device("cpu")
 
 
-def clean_probes(probes: Embeddings, probe_ids: Ids, noisy: NDArray[np.bool_]) -> NDArray[np.float32]:
+def clean_probes(probes: Embeddings, probe_ids: Ids, noisy: NDArray[np.bool_] | Tensor) -> NDArray[np.float32]:
     """(P, D) unit rows, the ``noisy`` ones (P,) replaced by the centre of their person's other rows.
 
     The centre is the L2-normalised mean of unit rows. Noisy distractors are `evaluate_identification`'s ``ignored``.
@@ -23,10 +24,10 @@ def clean_probes(probes: Embeddings, probe_ids: Ids, noisy: NDArray[np.bool_]) -
     """
     rows = Rows(probes, "probes", _CPU)
     same_length(probes=rows, probe_ids=probe_ids, noisy=noisy)
-    people = codes_of(probe_ids, "probe_ids")
+    people, noisy = codes_of(probe_ids, "probe_ids"), as_array(noisy)
     alone = np.setdiff1d(people[noisy], people[~noisy])
     if len(alone):
-        name = np.asarray(probe_ids)[people == alone[0]][0]
+        name = as_array(probe_ids)[people == alone[0]][0]
         raise ValueError(f"probe_ids: every photo of {name} is noisy, so there is no centre to take instead")
     with exact_float32(_CPU):
         unit = rows.unit(0, len(rows))

@@ -9,11 +9,21 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from reid_cckd.evaluation.distractors import Highest, MatePairs, Pass, tiles_of
 from reid_cckd.evaluation.products import workers
 from reid_cckd.evaluation.ranking import Progress
-from reid_cckd.evaluation.rows import Embeddings, Ids, Rows, choose_device, codes_of, exact_float32, same_length
+from reid_cckd.evaluation.rows import (
+    Embeddings,
+    Ids,
+    Rows,
+    as_array,
+    choose_device,
+    codes_of,
+    exact_float32,
+    same_length,
+)
 
 
 @dataclass(frozen=True)
@@ -48,8 +58,8 @@ def evaluate_identification(
     ranks: Sequence[int] = (1, 10),
     fprs: Sequence[float] = (1e-6, 1e-5, 1e-4),
     *,
-    ignored: NDArray[np.bool_] | None = None,
-    order: NDArray[np.int64] | None = None,
+    ignored: NDArray[np.bool_] | Tensor | None = None,
+    order: NDArray[np.int64] | Tensor | None = None,
     device: torch.device | str | None = None,
     progress: Progress | None = None,
 ) -> IdentificationResult:
@@ -74,6 +84,7 @@ def evaluate_identification(
     """
     place = choose_device(device, distractors, probes)
     photos, others = Rows(probes, "probes", place), Rows(distractors, "distractors", place, measure=False)
+    ignored, order = (None if values is None else as_array(values) for values in (ignored, order))
     scales = sorted({int(scale) for scale in scales})
     _check(photos, others, probe_ids, scales, ranks, fprs, ignored, order)
     with exact_float32(place), workers() as pool:

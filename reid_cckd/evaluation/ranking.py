@@ -90,8 +90,8 @@ def match_positions(
     that one are looked up: it must stay until the next but one is asked for. Items are ranked by descending score, each
     divided by its entry in ``lengths``; equal ones keep the gallery's order, as a stable sort does.
 
-    Where the scores are those of a ``part`` of the gallery, ``add`` sums a tensor over all parts in place: of a chunk
-    the scores of the true matches are exchanged and how many items of each part lie above them.
+    Where the scores are those of a ``part`` of the gallery, ``add`` sums a tensor (of the CPU) over all parts in place:
+    of a chunk the scores of the true matches are exchanged and how many items of each part lie above them.
     """
     part = range(len(relevance.order)) if part is None else part
     places, counts = [], []
@@ -122,7 +122,7 @@ def _find(scores: Tensor, lengths: Tensor, pairs: Pairs, part: range, add: Add) 
     wanted = np.zeros(len(rows), dtype=np.float32)
     found = table[rows[held], columns[held]] / divisors[columns[held]]
     wanted[held] = found if isinstance(found, np.ndarray) else found.cpu().numpy()
-    return Matches(rows, columns, held, _added(wanted, scores.device, add))  # each lies in one part: this adds zeros
+    return Matches(rows, columns, held, _added(wanted, add))  # each lies in one part: this adds zeros
 
 
 def _begin(scores: Tensor, lengths: Tensor, matches: Matches, add: Add, pool: Executor) -> Waiting:
@@ -130,7 +130,7 @@ def _begin(scores: Tensor, lengths: Tensor, matches: Matches, add: Add, pool: Ex
     counted = _ahead(scores, lengths, matches, pool)
 
     def places() -> NDArray[np.int64]:
-        ahead = _added(np.concatenate(list(counted)), scores.device, add)
+        ahead = _added(np.concatenate(list(counted)), add)
         beginnings = matches.rows * (ahead.max(initial=0) + 1)
         best_first: NDArray[np.int64] = np.sort(beginnings + ahead) - beginnings  # within a query
         return best_first
@@ -143,12 +143,10 @@ def _lean(values: Tensor) -> Any:
     return values.numpy() if values.device.type == "cpu" else values
 
 
-def _added(values: NDArray[Any], device: torch.device, add: Add) -> NDArray[Any]:
-    """Summed over all parts of the gallery."""
-    tensor = torch.from_numpy(values).to(device)
-    add(tensor)
-    summed: NDArray[Any] = tensor.cpu().numpy()
-    return summed
+def _added(values: NDArray[Any], add: Add) -> NDArray[Any]:
+    """Summed over all parts of the gallery, in place."""
+    add(torch.from_numpy(values))
+    return values
 
 
 def _inside(columns: NDArray[np.int64], part: range) -> NDArray[np.bool_]:

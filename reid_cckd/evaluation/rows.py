@@ -150,8 +150,13 @@ def codes_of(ids: Ids, name: str) -> Codes:
     return shared_codes(ids, ids, (name, name))[0]
 
 
+def as_array(values: Any) -> NDArray[Any]:
+    """A list, an array or a tensor on any device as a numpy array."""
+    return values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+
+
 def _id_array(values: Ids, name: str) -> NDArray[Any]:
-    array = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+    array = as_array(values)
     if array.dtype == object and all(isinstance(value, str) for value in array.flat):
         array = array.astype(np.str_)
     if array.dtype.kind not in "iuU" and array.size:

@@ -85,7 +85,7 @@ def evaluate_sharded(
     relevance = Relevance(*codes, query_tags, gallery_tags)
     with exact_float32(place), workers() as pool:
         chunks = product_chunks(queries, items, chunk or chunk_size(len(queries), len(gallery)), pool)
-        positions = match_positions(chunks, items.lengths, relevance, pool, progress, own, dist.all_reduce)
+        positions = match_positions(chunks, items.lengths, relevance, pool, progress, own, _add)
     if not positions.counts.any():
         raise ValueError(no_match(relevance, query_tags, gallery_tags))
     return score_positions(positions, ranks, convention, policy, len(gallery), None)
@@ -131,14 +131,27 @@ def _reranked(
 
 def _exchanged(rows: NDArray[Any], count: int, block: int) -> NDArray[Any]:
     """All ``count`` rows, of which each process has its part."""
-    whole = torch.empty(count, *rows.shape[1:], dtype=torch.from_numpy(rows).dtype)
+    whole = torch.empty(count, *rows.shape[1:], dtype=torch.from_numpy(rows).dtype, device=_meeting_place())
     for rank in range(dist.get_world_size()):
         part = _part(count, block, rank)
         if rank == dist.get_rank():
             whole[part.start : part.stop] = torch.from_numpy(rows)
         if part:
             dist.broadcast(whole[part.start : part.stop], src=rank)
-    return whole.numpy()
+    return whole.cpu().numpy()
+
+
+def _add(values: torch.Tensor) -> None:
+    """Sum over all processes, in place."""
+    brought = values.to(_meeting_place())
+    dist.all_reduce(brought)
+    values.copy_(brought)
+
+
+def _meeting_place() -> torch.device:
+    """Where the processes exchange tensors: NCCL alone takes none of the CPU."""
+    nccl = dist.get_backend() == dist.Backend.NCCL
+    return torch.device("cuda", torch.cuda.current_device()) if nccl else torch.device("cpu")
 
 
 def _part(count: int, block: int, rank: int | None = None) -> range:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from reid_cckd.evaluation.rows import BLOCK, Embeddings, Ids, Rows, codes_of, exact_float32, same_length
+from reid_cckd.evaluation.rows import BLOCK, Embeddings, Ids, Rows, as_array, codes_of, exact_float32, same_length
 
 _CPU = torch.device("cpu")
 
 
 def pool_templates(
-    embeddings: Embeddings, templates: Ids, media: Ids, weights: NDArray[np.floating] | None = None
+    embeddings: Embeddings, templates: Ids, media: Ids, weights: NDArray[np.floating] | Tensor | None = None
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """((T, D) unit rows, (N,) the row of each image's template): templates in the order of their sorted ids.
 
@@ -38,7 +39,7 @@ def pool_templates(
         for start in range(0, len(rows), BLOCK):
             block = rows.raw(start, start + BLOCK)
             if weights is not None:
-                block = block * torch.from_numpy(np.asarray(weights[start : start + BLOCK], dtype=np.float32))[:, None]
+                block = block * torch.from_numpy(as_array(weights[start : start + BLOCK]).astype(np.float32))[:, None]
             means.index_add_(0, members[start : start + BLOCK], block)
         means /= torch.bincount(members)[:, None]
         sums = torch.zeros(int(parts[0, -1]) + 1, rows.width).index_add_(0, torch.from_numpy(parts[0]), means)

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from reid_cckd.evaluation.rows import BLOCK, Embeddings, exact_float32, same_length, two_sets
+from reid_cckd.evaluation.rows import BLOCK, Embeddings, as_array, exact_float32, same_length, two_sets
 
 Floats = NDArray[np.float64]
 
@@ -43,7 +43,7 @@ class VerificationResult:
 def evaluate_verification(
     first: Embeddings,
     second: Embeddings,
-    same: ArrayLike,
+    same: ArrayLike | Tensor,
     *,
     folds: int = 10,
     fars: Sequence[float] = (1e-4, 1e-3, 1e-2),
@@ -62,7 +62,7 @@ def evaluate_verification(
     Source: Huang et al., Labeled Faces in the Wild, 2007; thresholds as public face evaluators have them.
     """
     left, right = two_sets(first, second, device, ("first", "second"))
-    truth = np.asarray(same)
+    truth = as_array(same)
     same_length(first=left, second=right, same=truth)
     _check(truth, folds, fars)
     with exact_float32(left.device):
@@ -72,9 +72,9 @@ def evaluate_verification(
 
 def evaluate_pairs(
     embeddings: Embeddings,
-    first: ArrayLike,
-    second: ArrayLike,
-    same: ArrayLike,
+    first: ArrayLike | Tensor,
+    second: ArrayLike | Tensor,
+    same: ArrayLike | Tensor,
     *,
     folds: int = 10,
     fars: Sequence[float] = (1e-4, 1e-3, 1e-2),
@@ -90,7 +90,7 @@ def evaluate_pairs(
         ValueError: as `evaluate_verification`; a number that is no row. TypeError: numbers that are not whole.
     """
     rows, _ = two_sets(embeddings, embeddings[:1], device, ("embeddings", "embeddings"))
-    truth, sides = np.asarray(same), [np.asarray(side) for side in (first, second)]
+    truth, sides = as_array(same), [as_array(side) for side in (first, second)]
     same_length(first=sides[0], second=sides[1], same=truth)
     _check(truth, folds, fars)
     for name, side in zip(("first", "second"), sides, strict=True):

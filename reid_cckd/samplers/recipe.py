@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reid_cckd.samplers.chance import Ints
-from reid_cckd.samplers.checks import Weights, as_weights, at_least, digest
+from reid_cckd.samplers.checks import Weights, as_array, as_weights, at_least, digest
 from reid_cckd.samplers.deal import Short, make_deal
 from reid_cckd.samplers.pools import Pools, make_pools
 from reid_cckd.samplers.schedule import make_schedule
@@ -89,4 +89,4 @@ def _plain(weights: Weights | None) -> NDArray[Any] | None:
     if weights is None:
         return None
     items = sorted(weights.items()) if isinstance(weights, Mapping) else weights
-    return np.asarray(items, dtype=np.float64)
+    return as_array(items).astype(np.float64)

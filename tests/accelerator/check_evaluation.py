@@ -10,9 +10,12 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch import distributed as dist
 
 from reid_cckd import evaluation as ev
-from tests.accelerator.far import DEVICE, WAITS
+from reid_cckd.evaluation import sharded
+from reid_cckd.samplers import ClassUniformSampler
+from tests.accelerator.far import DEVICE, NAME, WAITS
 
 RNG = np.random.default_rng(0)
 PEOPLE, WIDTH = 12, 16
@@ -37,6 +40,7 @@ LISTS = {
 }
 SAME = GALLERY_IDS[:150] == GALLERY_IDS[150:]
 FOUR_EACH = np.repeat(np.arange(10), 4)
+NOISY = np.arange(300) % 7 == 0
 SCORES = np.float32(np.arange(350).reshape(50, 7) % 13)
 OLD = (Q * 0.9 + 0.1, G + 0.1)
 Place = Callable[[np.ndarray], Tensor]
@@ -49,6 +53,17 @@ ON_DEVICE: dict[str, Evaluate] = {
     "half precision": lambda place: ev.evaluate_retrieval(place(Q).half(), place(G).half(), *IDS),
     "ids too": lambda place: ev.evaluate_retrieval(place(Q), place(G), place(QUERY_IDS), place(GALLERY_IDS)),
     "distractors": lambda place: ev.evaluate_identification(place(Q), FOUR_EACH, place(G), (10, 100)),
+    "ignored distractors": lambda place: ev.evaluate_identification(
+        place(Q), place(FOUR_EACH), place(G), (10, 100), ignored=place(NOISY), order=place(np.arange(300)[::-1].copy())
+    ),
+    "clean probes": lambda place: ev.clean_probes(place(G), place(GALLERY_IDS), place(NOISY)),
+    "templates": lambda place: ev.pool_templates(
+        place(Q), place(QUERY_IDS), place(QUERY_CAMERAS), place(np.linspace(0.5, 1, 40))
+    ),
+    "pairs of rows": lambda place: ev.evaluate_verification(place(G[:150]), place(G[150:]), place(SAME)),
+    "pairs by row": lambda place: ev.evaluate_pairs(
+        place(G), place(np.arange(150)), place(np.arange(150, 300)), place(SAME)
+    ),
     "classes": lambda place: ev.evaluate_classification(place(SCORES), place(np.arange(50) % 7)),
 }
 BY_DEVICE: dict[str, Callable[[torch.device | None], Any]] = {
@@ -98,6 +113,33 @@ def test_products_by_the_device(name: str) -> None:
     found = evaluate(DEVICE)
     assert WAITS, "nothing came back from the device"
     assert_alike(found, evaluate(None))
+
+
+def test_processes_meet_on_a_device_that_theirs_must(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As those of NCCL alone do, of which a group of one does nothing here but look."""
+    seen: list[str] = []
+    monkeypatch.setattr(sharded, "_meeting_place", lambda: DEVICE)
+    for name in ("all_reduce", "broadcast"):
+        monkeypatch.setattr(dist, name, lambda values, name=name, **_: seen.append(f"{name} on {values.device.type}"))
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        for device in (None, DEVICE):
+            for reranking in (None, ev.Reranking()):
+                options: dict[str, Any] = {"reranking": reranking, "device": device}
+                assert_alike(ev.evaluate_sharded(Q, G, *TAGS, **options), ev.evaluate_retrieval(Q, G, *TAGS, **options))
+            assert_alike(ev.expand_sharded(Q, G, device=device), ev.expand_queries(Q, G, device=device))
+    finally:
+        dist.destroy_process_group()
+    assert set(seen) == {f"all_reduce on {NAME}", f"broadcast on {NAME}"}
+
+
+def test_weights_of_classes_may_lie_there() -> None:
+    weights = torch.tensor([1.0, 2.0, 1.0, 0.5])
+    near, far = (
+        ClassUniformSampler(np.arange(40) % 4, 2, 2, class_weights=one) for one in (weights, weights.to(DEVICE))
+    )
+    assert list(far) == list(near)
+    assert far.state_dict() == near.state_dict()
 
 
 def test_speed_can_be_asked() -> None:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from reid_cckd.evaluation import (
     Reranking,
@@ -118,6 +119,13 @@ def test_each_process_has_all_expanded_rows(outcomes, kind, count):
     expected = expanded(expand_queries, kind, count)
     for _, rows, _ in outcomes:
         np.testing.assert_array_equal(rows[kind, count], expected)
+
+
+def test_processes_meet_where_their_group_can(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 3)
+    for backend, place in (("nccl", "cuda:3"), ("gloo", "cpu"), ("undefined", "cpu")):
+        monkeypatch.setattr(sharded.dist, "get_backend", lambda backend=backend: backend)
+        assert sharded._meeting_place() == torch.device(place)
 
 
 def test_the_search_for_neighbours_is_shared(outcomes):
