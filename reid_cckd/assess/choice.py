@@ -24,7 +24,12 @@ JUDGES: dict[str, Any] = {
 
 
 def build_judge(config: Config, manifest: Manifest, device: torch.device) -> Judge:
-    """Who scores the networks of this configuration on ``manifest``, or on what it names."""
+    """Who scores the networks of this configuration on ``manifest``, or on what it names.
+
+    Raises:
+        UserError: the images that are to be evaluated are not there.
+    """
     make = JUDGES[config.evaluation.task]
     judge: Judge = make(manifest, config.evaluation, config.data, device, precision(config, device))
+    judge.check()
     return judge

@@ -30,6 +30,10 @@ class ClassificationJudge(Extraction):
     main: ClassVar[str] = "top1"
     classes: Sequence[int] | None = None
 
+    def check(self) -> None:
+        """Raises DataError where nothing is held back."""
+        held_back(self.manifest)
+
     def __call__(self, network: nn.Module) -> dict[str, float]:
         """Fractions by name, for the training log."""
         return _scores(self.evaluate(network))

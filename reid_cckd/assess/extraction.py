@@ -33,16 +33,31 @@ class Extraction:
         """The same judge: embeddings are compared without a class head."""
         return self
 
-    def images(self, role: str) -> ImageDataset:
-        """The images of a role.
+    def check(self) -> None:
+        """Refuse, before anything is trained, a data set without the images that will be evaluated.
+
+        Raises:
+            DataError: there are none of a role.
+        """
+
+    def part(self, role: str) -> Manifest:
+        """The table of the images of a role.
 
         Raises:
             DataError: there are none.
         """
         part = self.manifest.select(role)
         if not len(part):
-            raise DataError(f"{self.manifest.name} at {self.manifest.root} has no {role} images to evaluate on.")
-        return self.images_of(role, part)
+            there = ", ".join(sorted(set(self.manifest.roles.tolist())))
+            raise DataError(
+                f"{self.manifest.name} at {self.manifest.root} has no {role} images to evaluate on, but {there}. "
+                "evaluation.task: retrieval looks at query and gallery, classification at test or val."
+            )
+        return part
+
+    def images(self, role: str) -> ImageDataset:
+        """The images of a role; raises as `part`."""
+        return self.images_of(role, self.part(role))
 
     def images_of(self, name: str, part: Manifest) -> ImageDataset:
         """The images of a manifest, prepared once for a name."""

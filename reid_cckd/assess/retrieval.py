@@ -48,6 +48,11 @@ class RetrievalJudge(Extraction):
 
     main: ClassVar[str] = "mean_ap"
 
+    def check(self) -> None:
+        """Raises DataError without query or gallery."""
+        for role in ("query", "gallery"):
+            self.part(role)
+
     def __call__(self, network: nn.Module) -> dict[str, float]:
         """Fractions by name, for the training log."""
         return scores(self.evaluate(*self.embed(network)))

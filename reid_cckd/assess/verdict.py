@@ -28,6 +28,9 @@ class Judge(Protocol):
     @property
     def manifest(self) -> Manifest: ...
 
+    def check(self) -> None:
+        """Raises DataError where images are missing that will be evaluated."""
+
     def __call__(self, network: nn.Module) -> dict[str, float]:
         """Fractions by name, for the training log."""
 

@@ -19,12 +19,13 @@ from reid_cckd.engine.extract import On, embed_batch, extract, extract_to
 from reid_cckd.engine.feed import DirectFeed, Feed
 from reid_cckd.engine.interrupt import Interrupted
 from reid_cckd.engine.optim import create_optimizer, create_schedule, moves_rows_apart
+from reid_cckd.engine.position import Position
 from reid_cckd.engine.protocols import TrainingData
 from reid_cckd.engine.teacher_cache import Layout, TeacherCache, build_cache, open_cache
 from reid_cckd.engine.teachers import CachedTeacher, OnlineTeacher, TeacherSource
 from reid_cckd.engine.trackers import check_trackers, trackers
 from reid_cckd.engine.tracking import RunLog
-from reid_cckd.engine.trainer import Position, Trainer
+from reid_cckd.engine.trainer import Trainer
 
 __all__ = [
     "STALE",

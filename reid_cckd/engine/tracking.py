@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,9 +45,9 @@ class RunLog:
                 break
         return rows
 
-    def cut_after(self, step: int) -> None:
-        """Forget rows beyond ``step``: a resumed run will write them again."""
-        kept = [row for row in self.rows() if row["step"] <= step]
+    def keep(self, wanted: Callable[[Mapping[str, Any]], bool]) -> None:
+        """Forget the other rows: a resumed run will write them again."""
+        kept = [row for row in self.rows() if wanted(row)]
         with atomic_path(self.path) as temporary:
             temporary.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
 

@@ -33,6 +33,7 @@ from reid_cckd.engine.gradient import (
 )
 from reid_cckd.engine.interrupt import Interrupted, StopRequest
 from reid_cckd.engine.meter import Meter
+from reid_cckd.engine.position import Position
 from reid_cckd.engine.protocols import TrainingData, TrainingObjective
 from reid_cckd.engine.randomness import random_state, restore_state_of_run, set_random_state, states_of_run
 from reid_cckd.engine.shards import own_states, whole_states
@@ -42,17 +43,6 @@ from reid_cckd.engine.watch import Seen, Watch, not_finite
 from reid_cckd.errors import CheckpointError
 
 LOG_EVERY = 20  # steps between rows of the log
-
-
-@dataclass
-class Position:
-    """How far a run has come: ``batch`` of ``epoch`` is next, ``step`` updates are done."""
-
-    epoch: int = 0
-    batch: int = 0
-    step: int = 0
-    best: float = -math.inf
-    best_epoch: int = -1
 
 
 @dataclass
@@ -140,7 +130,7 @@ class Trainer:
         states = state["rng_of_ranks"] if "rng_of_ranks" in state else [state["rng"]]  # of older runs, of one process
         restore_state_of_run(states, self.position.step)
         if rank() == 0:
-            self.log.cut_after(self.position.step)
+            self.log.keep(lambda row: self.position.is_past(row, self.main_score))
 
     def _run_epoch(self, stop: StopRequest) -> dict[str, float]:
         """Train to the end of the epoch; the means of what this process saw of it are for printing only."""
@@ -265,6 +255,7 @@ class Trainer:
         is_last = epoch + 1 == self.epochs
         scores: dict[str, float] = {}
         if is_last or (epoch + 1) % self.evaluate_every == 0:
+            self._save_last()  # whatever evaluation may meet, the epoch is trained
             scores = self.evaluate(share_buffers(self.network))
             self._write({"epoch": epoch + 1, "step": self.position.step, **scores})
         if scores and scores[self.main_score] > self.position.best:

@@ -81,12 +81,12 @@ def test_a_head_in_another_order_is_read_in_its_order(folders: Path) -> None:
         judge_of(folders).for_classes([0, 1])(Grey())
 
 
-def test_nothing_held_back_is_said(tmp_path: Path) -> None:
-    write_image(tmp_path / "a" / "0.png")
-    write_image(tmp_path / "b" / "0.png")
-    config = settings(tmp_path, task="classification")
-    with pytest.raises(DataError):
-        build_judge(config, read_manifest(config.data), CPU)(Grey())
+def test_images_that_are_not_there_are_missed_before_anything_is_trained(folders: Path) -> None:
+    train = read_manifest(settings(folders).data).select("train")
+    with pytest.raises(DataError, match="no test or val images"):
+        build_judge(settings(folders, task="classification"), train, CPU)
+    with pytest.raises(DataError, match=r"no query images to evaluate on, but train\. .*classification at test or val"):
+        build_judge(settings(folders), train, CPU)
 
 
 def write_pairs(path: Path, pairs: list[tuple[int, int]], same: list[bool]) -> str:

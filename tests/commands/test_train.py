@@ -15,7 +15,7 @@ import torch
 
 from reid_cckd.commands.train import main as train_main
 from reid_cckd.config import load_config
-from reid_cckd.engine import load_checkpoint, save_checkpoint
+from reid_cckd.engine import Trainer, load_checkpoint, save_checkpoint
 from reid_cckd.engine.tracking import Progress
 from tests.commands.conftest import recipe, write_config
 
@@ -150,6 +150,42 @@ def test_the_epoch_is_kept_when_nobody_reads_what_is_printed(
     with pytest.raises(BrokenPipeError):
         train_main([str(config)])
     assert load_checkpoint(tmp_path / "run" / "last.pt")["position"]["epoch"] == 1
+
+
+def die_in_second_evaluation(patch: pytest.MonkeyPatch, before: bool) -> None:
+    """Before its scores are in the log, or right after."""
+    write = Trainer._write
+
+    def written(self: Trainer, row: dict[str, Any]) -> None:
+        dies = "mean_ap" in row and row["epoch"] == 2
+        if not (dies and before):
+            write(self, row)
+        if dies:
+            raise KeyboardInterrupt
+
+    patch.setattr(Trainer, "_write", written)
+
+
+@pytest.mark.parametrize("when", ["in mid-evaluation", "before its end was saved"])
+def test_a_run_killed_while_an_epoch_is_evaluated_ends_as_an_uninterrupted_one(
+    pedestrians: Path, teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    extra = {**LONG, "teacher": {"checkpoint": str(teacher)}, "train": {**LONG["train"], "checkpoint_every": 1000}}
+    whole, broken = (
+        write_config(tmp_path / f"{name}.yaml", recipe(pedestrians, tmp_path / name, **extra))
+        for name in ("whole", "broken")
+    )
+    assert train_main([str(whole)]) == 0
+    with monkeypatch.context() as patch:
+        die_in_second_evaluation(patch, before=when == "in mid-evaluation")
+        assert train_main([str(broken)]) == 130
+    position = load_checkpoint(tmp_path / "broken" / "last.pt")["position"]
+    assert (position["epoch"], position["batch"], position["step"]) == (1, 6, 12)
+    assert train_main([str(broken), "--resume"]) == 0
+    assert_same_state(tmp_path / "whole" / "last.pt", tmp_path / "broken" / "last.pt")
+    assert without_place(tmp_path / "whole" / "log.jsonl") == without_place(tmp_path / "broken" / "log.jsonl")
+    best = [load_checkpoint(tmp_path / name / "best.pt") for name in ("whole", "broken")]
+    assert best[0]["position"] == best[1]["position"]
 
 
 def test_a_finished_run_resumes_to_itself_and_is_not_overwritten(pedestrians: Path, tmp_path: Path) -> None:
