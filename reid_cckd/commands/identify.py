@@ -17,8 +17,7 @@ from reid_cckd.commands.console import make_parser, run
 from reid_cckd.commands.progress import progress, readable_bytes, readable_seconds
 from reid_cckd.data.megaface import (
     distractor_list,
-    key_of,
-    read_noises,
+    named_in,
     read_template_list,
     rows_of,
     write_result,
@@ -106,8 +105,7 @@ def _probes(arguments: argparse.Namespace, photos: Embeddings) -> Probes:
         names, people = list(listed.paths), np.array(listed.ids)
     if arguments.probe_noises is None:
         return Probes(vectors, people, None, 0)
-    noises = read_noises(arguments.probe_noises)
-    noisy = np.array([key_of(name).rpartition("/")[2] in noises or key_of(name) in noises for name in names])
+    noisy = named_in(arguments.probe_noises, names)
     try:
         return Probes(vectors, people, clean_probes(vectors, people, noisy), int(noisy.sum()))
     except ValueError as error:
@@ -117,8 +115,7 @@ def _probes(arguments: argparse.Namespace, photos: Embeddings) -> Probes:
 def _ignored(arguments: argparse.Namespace, others: Embeddings) -> NDArray[np.bool_] | None:
     if arguments.distractor_noises is None:
         return None
-    noises = read_noises(arguments.distractor_noises)
-    return np.array([key_of(path) in noises for path in others.paths.tolist()])
+    return named_in(arguments.distractor_noises, others.paths.tolist())
 
 
 def _scales(arguments: argparse.Namespace, held: int) -> list[int]:

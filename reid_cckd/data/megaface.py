@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
@@ -112,20 +113,47 @@ def folder_of(path: str) -> str:
 
 
 def rows_of(wanted: Iterable[str], held: Sequence[str], what: str) -> NDArray[np.int64]:
-    """Row of each wanted path among those held.
+    """Row of each wanted path among those held; a folder that all held lie in may be missing from the wanted.
 
     Raises:
         DataError: some are not held, with an example of either side.
     """
     places = {key_of(path): row for row, path in enumerate(held)}
     keys = [key_of(path) for path in wanted]
-    missing = [key for key in keys if key not in places]
+    folder = _folder_above(keys, places)
+    missing = [key for key in keys if folder + key not in places]
     if missing:
         example = f"; there is {held[0]!r}, for example" if len(held) else ""
         raise DataError(
             f"{what}: {len(missing):,} of {len(keys):,} images have no row, the first {missing[0]!r}{example}."
         )
-    return np.array([places[key] for key in keys], dtype=np.int64)
+    return np.array([places[folder + key] for key in keys], dtype=np.int64)
+
+
+def named_in(path: str | os.PathLike[str], held: Sequence[str]) -> NDArray[np.bool_]:
+    """(N,) which of the paths held a noise list names: by file name alone, or by path as `rows_of` finds it.
+
+    Raises:
+        DataError: it cannot be read, or names none of them.
+    """
+    names, keys = read_noises(path), [key_of(name) for name in held]
+    folder = _folder_above(names, set(keys))
+    wrong = {folder + name for name in names}
+    found = np.array([key in wrong or key.rpartition("/")[2] in names for key in keys], dtype=np.bool_)
+    if not found.any():
+        example = next(iter(keys), "nothing")
+        raise DataError(
+            f"{path} names none of the {len(keys):,} images: it has {min(names)!r}, they {example!r}. "
+            f"Take the list that belongs to them, or none."
+        )
+    return found
+
+
+def _folder_above(names: Collection[str], held: Collection[str]) -> str:
+    """Of the folders that all held lie in, the one below which most of the names are; the first of equals is none."""
+    parts = os.path.commonprefix(list(held)).split("/")[:-1]  # noqa: RUF071 (what is no whole folder is cut off)
+    folders = accumulate((f"{part}/" for part in parts), initial="")
+    return max(folders, key=lambda folder: sum(folder + name in held for name in names))
 
 
 def write_result(path: Path, cmc: Mapping[int, float], roc: Mapping[float, float]) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from reid_cckd.commands.__main__ import main
+from reid_cckd.data import Numbers, write_twin
 from reid_cckd.data.megaface import TemplateList, read_feature, write_feature, write_template_list
 from reid_cckd.engine import Embeddings
 from reid_cckd.evaluation import (
@@ -126,6 +127,7 @@ def test_devkit_features_go_both_ways(devkit: Path) -> None:
         (["identify", "facescrub_set", "megaface_set", "--sets", "1", "2"], "--distractor-lists"),
         (["identify", "facescrub_set", "megaface_set", "--distractor-lists", "none.json"], "no such list"),
         (["identify", "facescrub_set", "megaface_set", "--probe-noises", "all"], "every photo of"),
+        (["identify", "facescrub_set", "megaface_set", "--distractor-noises", "probe_noises.txt"], "names none of"),
         (["identify", "facescrub_set", "megaface_set", "--scales", "301"], "301 distractors are wanted"),
         (["identify", "facescrub_set", "narrow"], "columns"),
         (["features", "from-devkit", "facescrub", "--suffix", "_gone.bin"], "ends in _gone.bin"),
@@ -219,3 +221,30 @@ def test_a_bin_of_faces_is_extracted_and_verified(tmp_path: Path) -> None:
     vectors = Embeddings.load(tmp_path / "set").vectors
     expected = evaluate_pairs(vectors, range(0, 40, 2), range(1, 40, 2), np.array(same))
     assert scores == pytest.approx(expected.summary())
+
+
+def test_extracted_megaface_goes_with_the_lists_of_its_kit(teacher: Path, tmp_path: Path) -> None:
+    root = write_twin("megaface", tmp_path / "mega", Numbers(ids=4, images_per_id=4, size=(32, 16))).root
+    for role in ("query", "gallery"):
+        data = ["--roles", role, "data.dataset=megaface", f"data.root={root}"]
+        assert main(["extract", str(teacher), "--output", str(tmp_path / role), *data]) == 0
+    lists = ["--probe-list", "facescrub_features_list.json", "--distractor-lists", "megaface_features_list.json"]
+    noises = ["--probe-noises", "facescrub_noises.txt", "--distractor-noises", "megaface_noises.txt"]
+    lists = [option if option.startswith("--") else str(root / "templatelists" / option) for option in lists]
+    noises = [option if option.startswith("--") else str(root / option) for option in noises]
+    arguments = ["identify", str(tmp_path / "query"), str(tmp_path / "gallery"), *lists, *noises, "--scales", "16"]
+    assert main([*arguments, "--output", str(tmp_path / "out")]) == 0
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["protocol"]["noisy_probes"] == 2
+    assert {row["features"]: row["ignored"] for row in report["rows"]} == {"raw": 0, "cleaned": 3}
+
+
+def test_extracted_ijb_goes_with_its_meta_files(teacher: Path, tmp_path: Path) -> None:
+    root = write_twin("ijb", tmp_path / "ijb", Numbers(ids=6, images_per_id=4, size=(32, 16))).root
+    data = ["--roles", "test", "data.dataset=ijb", f"data.root={root}"]
+    assert main(["extract", str(teacher), "--output", str(tmp_path / "set"), *data]) == 0
+    arguments = ["verify", str(tmp_path / "set"), "--ijb", str(root / "meta"), "--folds", "2"]
+    assert main([*arguments, "--detection-scores", "--output", str(tmp_path / "out")]) == 0
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert 0 < report["scores"]["auc"] <= 1
+    assert len(report["search"]["galleries"]) == 2

@@ -87,6 +87,30 @@ def test_other_unusable_files_are_named(tmp_path: Path) -> None:
     assert megaface.rows_of(["./x y/1.jpg"], ["q", "x_y/1.jpg"], "list").tolist() == [1]
 
 
+def test_paths_are_found_below_a_folder_that_all_lie_in() -> None:
+    held = ["top/in/A/1.jpg", "top/in/A/2.jpg"]
+    for wanted in (["A/2.jpg"], ["in/A/2.jpg"], ["top/in/A/2.jpg"], ["2.jpg"]):
+        assert megaface.rows_of(wanted, held, "list").tolist() == [1]
+    for wanted in (["A/2.jpg", "in/A/1.jpg"], ["B/2.jpg"]):  # another folder for each, or none
+        with pytest.raises(DataError, match="1 of"):
+            megaface.rows_of(wanted, held, "list")
+    with pytest.raises(DataError, match="1 of 1 images"):
+        megaface.rows_of(["2.jpg"], ["a/1.jpg", "b/2.jpg"], "list")  # which folder is meant?
+
+
+def test_noises_are_found_by_file_name_or_path(tmp_path: Path) -> None:
+    held = ["mf/1/a/x y.jpg", "mf/2/b/2.jpg", "mf/2/c/2.jpg"]
+    noises = tmp_path / "noises"
+    for text, wanted in [("1/a/x_y.jpg\nz/z.jpg", [True, False, False]), ("mf/2/c/2.jpg", [False, False, True])]:
+        noises.write_text(text)
+        assert megaface.named_in(noises, held).tolist() == wanted
+    noises.write_text("2.jpg\n")
+    assert megaface.named_in(noises, held).tolist() == [False, True, True]
+    noises.write_text("b/2.jpg\n")
+    with pytest.raises(DataError, match=r"names none of the 3 images: it has 'b/2\.jpg', they 'mf/1/a/x_y\.jpg'"):
+        megaface.named_in(noises, held)
+
+
 def test_results_begin_at_rank_0_as_the_devkits_do(tmp_path: Path) -> None:
     megaface.write_result(tmp_path / "cmc.json", {10: 0.9, 1: 0.5}, {1e-6: 0.4, 1e-4: 0.6})
     content = json.loads((tmp_path / "cmc.json").read_text())
