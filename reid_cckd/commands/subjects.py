@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from reid_cckd.errors import ConfigError, UserError
 from reid_cckd.models import Embedder
 
 TEST_KEYS = ("data.", "evaluation.", "train.device", "train.amp")  # what a test may change of a checkpoint's settings
+MADE_WITH = ("flip", "on")  # settings of evaluation that embeddings keep
 
 
 @dataclass(frozen=True)
@@ -127,15 +128,32 @@ def _from_folder(source: Path, overrides: Sequence[str], gallery: Path | None) -
     config = config_from_dict(blank, "command line", overrides)
     images = _images(config.data, overrides) if config.data.root else None
     device = local_device(pick_device(config.train.device))
-    record = {"evaluation": asdict(config.evaluation), "embeddings": dict(first.about)}
+    settings = _as_extracted(config.evaluation, first.about, overrides, source)
+    record = {"evaluation": asdict(settings), "embeddings": dict(first.about)}
     parts = (first.select("query"), other.select("gallery"))
-    return Subject(source.name, *parts, config.evaluation, device, record, images)
+    return Subject(source.name, *parts, settings, device, record, images)
+
+
+def _as_extracted(settings: Evaluation, about: Mapping[str, Any], overrides: Sequence[str], source: Path) -> Evaluation:
+    """The settings with what the embeddings were made with: None where neither they nor the user say it."""
+    given = {name: getattr(settings, name) for name in MADE_WITH if _changes(overrides, f"evaluation.{name}")}
+    made: dict[str, Any] = {name: about.get(name, given.get(name)) for name in MADE_WITH}
+    for name in given:
+        if made[name] != given[name]:
+            raise ConfigError(
+                f"evaluation.{name}={given[name]}: {source} was extracted with {made[name]}; extract anew to change it."
+            )
+    return replace(settings, **made)
 
 
 def _images(data: Data, overrides: Sequence[str]) -> Source:
     """What reads the images below ``data.root``: as a layout has them that is named, or else files."""
-    named = any(override.startswith("data.dataset=") for override in overrides)
+    named = _changes(overrides, "data.dataset")
     return build.read_manifest(data).reader if named else Files(Path(data.root))
+
+
+def _changes(overrides: Sequence[str], key: str) -> bool:
+    return any(override.startswith(f"{key}=") for override in overrides)
 
 
 def _from_checkpoint(source: Path, overrides: Sequence[str]) -> Subject:

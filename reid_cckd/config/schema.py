@@ -191,7 +191,7 @@ class Evaluation:
     cameras: Literal["exclude-same", "ignore"] = "exclude-same"
     ranks: tuple[int, ...] = (1, 5, 10)
     on: Literal["embedding", "neck"] = "neck"
-    flip: bool = True  # average the embeddings of the image and its mirror (not in classification)
+    flip: bool = True  # add the embeddings of the image and its mirror (not in classification)
     top: tuple[int, ...] = (1, 5)  # of classification: the true class among so many
     batch_size: int = 128
     sheet_rows: int = 12  # queries on the picture sheet; 0 draws none

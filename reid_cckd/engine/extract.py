@@ -36,7 +36,8 @@ def extract(
 ) -> Tensor:
     """(count, D) float32 on the CPU, row i being the image whose index is i; the network's mode is kept.
 
-    ``flip`` averages the L2-normalised embeddings of an image and its mirror.
+    ``flip`` adds the embeddings of an image and its mirror as they come, neither normalised before, as evaluators of
+    faces do: a view that the network is sure of, or an image, counts by its length.
     """
     was_training = network.training
     network.eval()
@@ -139,7 +140,4 @@ def _embed(network: nn.Module, images: Tensor, on: On, flip: bool) -> Tensor:
             raise DataError(f"The network has no {on} to look at: it was made without a class head.")
         return rows.float()
 
-    if not flip:
-        return once(images)
-    both = torch.nn.functional.normalize(torch.stack([once(images), once(images.flip(-1))]), dim=-1)
-    return both.mean(dim=0)
+    return once(images) + once(images.flip(-1)) if flip else once(images)

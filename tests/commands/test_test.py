@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,22 @@ def test_kept_embeddings_score_as_their_checkpoint(features: Path, teacher: Path
     saved = tmp_path / "saved"
     report_of(tmp_path, str(teacher), "--save-embeddings", str(saved))
     np.testing.assert_array_equal(Embeddings.load(saved).vectors, Embeddings.load(features).vectors)
+
+
+def test_reports_say_how_kept_embeddings_were_made(
+    teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one, keys = tmp_path / "one", ["evaluation.flip=false", "evaluation.on=embedding"]
+    assert main(["extract", str(teacher), "--output", str(one), *keys]) == 0
+    for arguments in ([str(one)], [str(one), *keys]):
+        report = report_of(tmp_path, *arguments)
+        assert (report["protocol"]["flip"], report["protocol"]["embedding"]) == (False, "embedding")
+        assert report["provenance"]["config"]["evaluation"]["flip"] is False
+    assert main(["test", str(one), "evaluation.flip=true"]) == 2
+    assert "was extracted with False" in capsys.readouterr().err
+    replace(Embeddings.load(one), about={}).save(tmp_path / "two")
+    protocol = report_of(tmp_path, str(tmp_path / "two"), keys[1])["protocol"]
+    assert (protocol["flip"], protocol["embedding"]) == (None, "embedding")  # nobody said; the user said
 
 
 def test_reports_that_nobody_placed_do_not_meet(features: Path, tmp_path: Path) -> None:

@@ -85,9 +85,21 @@ def test_rows_follow_the_index_whatever_the_order() -> None:
     assert torch.equal(embed(on="embedding"), -expected)
 
 
-def test_flip_averages_both_directions() -> None:
-    plain, flipped = torch.nn.functional.normalize(embed()), embed(flip=True)
-    assert torch.allclose(flipped, (plain + plain.flip(1)) / 2)
+def test_flip_adds_both_directions_as_they_come() -> None:
+    plain = embed()
+    assert torch.equal(embed(flip=True), plain + plain.flip(1))
+
+
+def test_the_longer_view_of_a_flipped_image_counts_for_more() -> None:
+    class Corner(nn.Module):
+        def forward(self, images: torch.Tensor) -> Output:
+            rows = torch.stack([images[:, 0, 0, 0].float(), torch.ones(len(images))], dim=1)
+            return Output(rows, rows, None, images)
+
+    image = torch.tensor([[[[3, 0]]]], dtype=torch.uint8)
+    batch, cpu = Batch(image, torch.zeros(1, dtype=torch.int64), torch.arange(1)), torch.device("cpu")
+    rows = extract(Corner(), [batch], 1, device=cpu, precision=lambda: autocast(cpu, "off"), flip=True)
+    assert rows.tolist() == [[3, 2]]  # (3, 1) + (0, 1); of normalised views the direction would be that of (1, 1.39)
 
 
 def test_nothing_to_extract_is_an_error() -> None:
