@@ -78,6 +78,8 @@ def write_report(study: Study, runs: Sequence[StudyRun], rows: Sequence[Mapping[
         {row["name"]: row[study.metric] for row in rows},
         f"{score_heading(study.metric)} (%), mean ± std over seeds",
         study.title,
+        expected_scores(study, rows),
+        "published difference" + (f" from {study.published.against}" if study.published else ""),
     )
     pictures = [folder / "scores.png", *_pictures(study, runs)]
     parts = [
@@ -105,18 +107,28 @@ def comparison_text(study: Study, rows: Sequence[Mapping[str, Any]]) -> str:
     if published is None:
         return ""
     text = f"Published ({published.source}): {published.finding}"
-    return f"{text}\n\n{_beside(published, rows)}" if published.differences else text
+    return text if published.against is None else f"{text}\n\n{_beside(published, rows, study.metric)}"
 
 
-def _beside(published: Published, rows: Sequence[Mapping[str, Any]]) -> str:
+def expected_scores(study: Study, rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Where rows would be if they were as far from the one that the source compares with as it says."""
+    found, published = {row["name"]: row for row in rows}, study.published
+    if published is None or published.against not in found:
+        return {}
+    base = float(found[published.against][study.metric][0])
+    differences = {name: published.difference(name, study.metric) for name in found}
+    return {name: base + difference for name, difference in differences.items() if difference is not None}
+
+
+def _beside(published: Published, rows: Sequence[Mapping[str, Any]], metric: str) -> str:
     found = {row["name"]: row for row in rows}
-    keys = list(dict.fromkeys(key for scores in published.differences.values() for key in scores))
+    keys = list(dict.fromkeys(key for scores in published.differences.values() for key in scores)) or [metric]
     lines = [
         {
             "name": name,
             "score": score_heading(key),
             "here": _points(_ours(found, name, published.against, key), "not run"),
-            "published": _points(published.differences.get(name, {}).get(key), "not published"),
+            "published": _points(published.difference(name, key), "not published"),
         }
         for name in found
         if name != published.against

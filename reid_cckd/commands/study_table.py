@@ -112,12 +112,22 @@ def write_table(study: Study, rows: Sequence[Mapping[str, Any]]) -> None:
     folder = Path(study.output)
     with atomic_path(folder / "table.md") as temporary:
         temporary.write_text(render(study, rows, "markdown") + "\n", encoding="utf-8")
-    flat = [_flat(row) for row in rows]
+    flat = [_flat(row) | _published(study, row["name"]) for row in rows]
     with atomic_path(folder / "table.csv") as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, list(dict.fromkeys(key for row in flat for key in row)))
         writer.writeheader()
         writer.writerows(flat)
     write_json(folder / "table.json", {"study": asdict(study), "rows": rows})
+
+
+def _published(study: Study, name: str) -> dict[str, Any]:
+    """What the source says of a row, beside which one; empty where it does not."""
+    published = study.published
+    if published is None or published.against is None:
+        return {}
+    keys = {study.metric, *(key for scores in published.differences.values() for key in scores)}
+    found = {f"published_{key}_difference": published.difference(name, key) for key in sorted(keys)}
+    return {"published_against": published.against, **found}
 
 
 def _flat(row: Mapping[str, Any]) -> dict[str, Any]:

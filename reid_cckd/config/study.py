@@ -31,6 +31,10 @@ class Published:
     against: str | None = None
     differences: dict[str, dict[str, float]] = field(default_factory=dict)
 
+    def difference(self, row: str, score: str) -> float | None:
+        """A row's score less that of ``against``; None where it is not known."""
+        return self.differences.get(row, {}).get(score)
+
 
 @dataclass(frozen=True)
 class Study:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 
 from reid_cckd.commands.__main__ import main
+from reid_cckd.commands.reproduce import comparison_text, expected_scores
+from reid_cckd.config.study import Published, Study
 from tests.commands.conftest import recipe, write_config
 
 FAST = {"train": {"epochs": 1}, "evaluation": {"sheet_rows": 0}}
@@ -59,11 +63,29 @@ def test_a_table_is_trained_and_set_beside_the_published(
     for picture in ("scores.png", "similarity.png", "retention.png"):
         assert f"({picture})" in text
         assert (out / picture).stat().st_size > 1000
-    assert (out / "table.csv").exists()
+    with (out / "table.csv").open(newline="") as file:
+        flat = {row["name"]: row for row in csv.DictReader(file)}
+    assert {row["published_against"] for row in flat.values()} == {"alone"}
+    assert {name: row["published_mean_ap_difference"] for name, row in flat.items()} == {
+        "teacher big": "",
+        "alone": "",
+        "CC": "0.024",
+    }
     before = {path: path.stat().st_mtime_ns for path in out.rglob("last.pt")}
     capsys.readouterr()
     assert main([*call, "--report"]) == 0
     assert {path: path.stat().st_mtime_ns for path in out.rglob("last.pt")} == before
+
+
+def test_published_scores_stand_as_far_from_their_row_as_published() -> None:
+    published = Published("somebody", "CC is better.", "alone", {"CC": {"mean_ap": 0.024}})
+    study = Study("out", {"alone": "a.yaml", "CC": "b.yaml"}, published=published)
+    rows = [{"name": name, "seeds": 1, "mean_ap": (score, None)} for name, score in (("alone", 0.5), ("CC", 0.55))]
+    assert expected_scores(study, rows) == {"CC": pytest.approx(0.524)}
+    unknown = replace(study, published=replace(published, differences={}))
+    assert expected_scores(unknown, rows) == {}
+    assert "not published" in comparison_text(unknown, rows)
+    assert expected_scores(replace(study, published=None), rows) == {}
 
 
 def test_what_cannot_be_reproduced_is_said(studies: Path, capsys: pytest.CaptureFixture[str]) -> None:
