@@ -5,7 +5,8 @@ A relational loss of a batch split over processes is not the mean of the parts' 
     loss(gather_rows(student), gather_rows(labels), ref_emb=gather_rows(teacher)).backward()
 
 in every process, under DistributedDataParallel, gives the loss and the gradients of one process with the whole batch.
-PML's ``DistributedLossWrapper(loss)`` does too, if all batches are of one size (its all-gather assumes so). Its
+PML's ``DistributedLossWrapper(loss)`` does too, if all batches are of one size (its all-gather assumes so), but for the
+value, which it multiplies by the number of processes. Its
 ``efficient=True`` puts the teacher's rows of all processes beside the student's rows of one: that raises. It takes
 `CorrelationCongruenceLoss` alone: of the losses of this package no other is a loss class of PML, and the helper does.
 """

@@ -27,8 +27,9 @@ def inverse_norms(rows: Tensor) -> Tensor:
 
 
 def inverse(norms: Tensor) -> Tensor:
-    """1 / length, and 0 for that of a zero row."""
-    return torch.where(norms < EPS, 0.0, 1 / norms.clamp_min(EPS))
+    """1 / length, 0 for that of a zero row, and NaN where the length is too much for its type, which is no direction."""
+    inverses = torch.where(norms.isinf(), torch.nan, 1 / norms.clamp_min(EPS))
+    return torch.where(norms < EPS, 0.0, inverses)
 
 
 def unit_rows(rows: Tensor) -> Tensor:

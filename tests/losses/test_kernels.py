@@ -7,8 +7,8 @@ import pytest
 import torch
 from pytorch_metric_learning import losses, miners
 
-from reid_cckd.losses import MMD, Bilinear, GaussianRBF
-from reid_cckd.losses.kernels import median_gamma
+from reid_cckd.losses import MMD, Bilinear, CorrelationCongruenceLoss, GaussianRBF
+from reid_cckd.losses.kernels import median_gamma, unit_rows
 from tests.reference import correlation as twin
 
 KERNELS = {
@@ -145,3 +145,12 @@ def test_median_gamma_looks_at_few_rows_of_many_and_survives_equal_ones() -> Non
 def test_bad_options_are_named(options: dict[str, object], named: str) -> None:
     with pytest.raises(ValueError, match=named):
         GaussianRBF(**options)
+
+
+@pytest.mark.parametrize("scale", [1e18, 1e30])
+def test_rows_whose_length_overflows_are_refused_and_no_zero_rows(scale: float) -> None:
+    student, teacher = torch.randn(8, 512) * scale, torch.randn(8, 512)
+    for pair in ((student, teacher), (teacher, student)):
+        with pytest.raises(ValueError, match="kernel values are not"):
+            CorrelationCongruenceLoss()(pair[0], ref_emb=pair[1])
+    assert bool(unit_rows(student).isnan().all())
