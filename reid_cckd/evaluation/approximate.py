@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -87,9 +88,13 @@ def _build(faiss: Any, name: str, items: Rows, effort: int, seed: int) -> Any:
         index.train(items.take(drawn).numpy())
     for start in range(0, len(items), BLOCK):
         index.add(items.unit(start, start + BLOCK).numpy())
-    inner = faiss.downcast_index(index)
-    if hasattr(inner, "nprobe"):
-        inner.nprobe = effort
-    if hasattr(inner, "hnsw"):
-        inner.hnsw.efSearch = effort
+    _make_effort(faiss, index, effort)
     return index
+
+
+def _make_effort(faiss: Any, index: Any, effort: int) -> None:
+    """Of inverted lists or a graph, inside whatever transforms, numbers or refines; other indices know no effort."""
+    for name in ("nprobe", "efSearch"):
+        with contextlib.suppress(RuntimeError):
+            faiss.ParameterSpace().set_index_parameter(index, name, effort)
+            return

@@ -30,6 +30,13 @@ def test_recall_is_what_a_comparison_with_the_exact_answer_gives(index):
         assert results[0].recall < 0.9  # one list of many; the number is measured, not assumed
 
 
+@pytest.mark.parametrize("index", ["PCA16,IVF16,Flat", "PCA16,HNSW4", "IVF16,SQ8,RFlat"])
+def test_effort_reaches_what_lies_inside_another_index(index):
+    queries, rows = crowd()
+    least, most = (search_approximately(queries, rows, 5, index=index, effort=effort).recall for effort in (1, 400))
+    assert most > least + 0.05
+
+
 def test_only_some_queries_are_checked():
     queries, rows = crowd()
     results = [search_approximately(queries, rows, 5, index="ivf", effort=4, check=10, seed=seed) for seed in (0, 0, 1)]
