@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from reid_cckd.commands.console import make_parser, run
@@ -106,7 +107,7 @@ def _ijb(arguments: argparse.Namespace, rows: Embeddings, ijb: IJB) -> tuple[Ver
     weighted = "detection scores" if arguments.detection_scores else "none"
     more: dict[str, Any] = {"protocol": {"name": ijb.name, "definition": protocol, "weights": weighted}}
     if ijb.probes is not None:
-        more["search"] = _search(templates, known, ijb, ijb.probes)
+        more["search"] = _search(templates, known, ijb, ijb.probes, pick_device(arguments.device))
         keys = [key for key in more["search"] if key.startswith(("rank", "tpir"))]
         print(format_table([more["search"]], keys, percent=keys))
     return result, more
@@ -131,14 +132,14 @@ def _evaluate(
 
 
 def _search(
-    templates: NDArray[np.float32], known: NDArray[np.int64], ijb: IJB, probes: Subjects
+    templates: NDArray[np.float32], known: NDArray[np.int64], ijb: IJB, probes: Subjects, device: torch.device
 ) -> dict[str, float | list[dict[str, Any]]]:
     """1:N against each gallery, and the mean of the two."""
     wanted = templates[np.searchsorted(known, probes.templates)]
     each = []
     for gallery in ijb.galleries:
         enrolled = templates[np.searchsorted(known, gallery.templates)]
-        each.append(evaluate_open_set(wanted, enrolled, probes.people, gallery.people).summary())
+        each.append(evaluate_open_set(wanted, enrolled, probes.people, gallery.people, device=device).summary())
     rates = [key for key in each[0] if key.startswith(("rank", "tpir"))]
     return {**{key: float(np.mean([one[key] for one in each])) for key in rates}, "galleries": each}
 

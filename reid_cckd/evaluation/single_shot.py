@@ -62,13 +62,13 @@ def evaluate_single_shot(
     query_codes, gallery_codes = shared_codes(query_ids, gallery_ids, ("query_ids", "gallery_ids"))
     query_tags, gallery_tags, policy = camera_tags(query_cameras, gallery_cameras, cameras)
     relevance = Relevance(query_codes, gallery_codes, query_tags, gallery_tags)
+    draws = [_draw(gallery_codes, len(queries), seed, repeat) for repeat in range(repeats)]
     places = []
     with exact_float32(queries.device):
         for own, products in product_chunks(queries, items, chunk):
             scores = products().div_(items.lengths).cpu().numpy()
             rows = slice(own.start, own.stop)
             pairs = relevance.pairs(own.start, own.stop)
-            draws = [_draw(gallery_codes, len(queries), seed, repeat) for repeat in range(repeats)]
             places.append([_places(scores, pairs, query_codes[rows], gallery_codes, draw, rows) for draw in draws])
     ranked = np.concatenate(places, axis=1)  # (repeats, queries), -1 where there is no match
     valid = ranked[0] >= 0

@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
+from reid_cckd.commands import verify
 from reid_cckd.commands.__main__ import main
 from reid_cckd.data import Numbers, write_twin
 from reid_cckd.data.megaface import TemplateList, read_feature, write_feature, write_template_list
@@ -21,6 +23,7 @@ from reid_cckd.evaluation import (
     evaluate_pairs,
     pool_templates,
 )
+from reid_cckd.evaluation.open_set import OpenSetResult
 from tests.data.test_megaface import write_ijb
 from tests.data.trees import jpeg
 
@@ -179,13 +182,23 @@ def test_pair_lists_are_verified(devkit: Path) -> None:
     assert (devkit / "out" / "roc.png").stat().st_size > 1000
 
 
-def test_ijb_one_to_one_and_one_to_many(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_ijb_one_to_one_and_one_to_many(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    devices: list[Any] = []
+
+    def search(*rows: Any, device: Any = None) -> OpenSetResult:
+        devices.append(device)
+        return evaluate_open_set(*rows, device=device)
+
+    monkeypatch.setattr(verify, "evaluate_open_set", search)
     vectors = np.random.default_rng(0).standard_normal((5, 8)).astype(np.float32)
     paths, roles = np.array([f"{number}.jpg" for number in range(1, 6)]), np.full(5, "test")
     Embeddings(vectors, np.zeros(5, int), np.zeros(5, int), paths, roles).save(tmp_path / "set")
     meta = write_ijb(tmp_path / "meta")
     arguments = ["--ijb", str(meta), "--folds", "3", "--output", str(tmp_path / "out")]
-    assert main(["verify", str(tmp_path / "set"), *arguments]) == 0
+    assert main(["verify", str(tmp_path / "set"), *arguments, "--device", "cpu"]) == 0
+    assert devices == [torch.device("cpu")] * 2
     assert "3 pairs of 4 rows, width 8: 1 MB beyond the inputs" in capsys.readouterr().out
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     templates = np.stack([vectors[0] + vectors[1], *vectors[2:]])

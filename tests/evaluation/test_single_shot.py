@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from reid_cckd.evaluation import evaluate_retrieval, evaluate_single_shot
+from reid_cckd.evaluation import evaluate_retrieval, evaluate_single_shot, single_shot
 from tests.evaluation.test_retrieval import clustered, tied
 from tests.reference.retrieval import unit
 
@@ -42,10 +42,12 @@ def test_one_image_per_person_is_plain_cmc():
         assert ours.num_valid_queries == plain.num_valid_queries < ours.num_queries
 
 
-def test_seeded_and_independent_of_chunks():
-    data = clustered(5)
-    one, other = evaluate_single_shot(*data, seed=3), evaluate_single_shot(*data, seed=3, chunk=7)
-    assert one == other
+def test_seeded_and_independent_of_chunks(monkeypatch):
+    data, draw, drawn = clustered(5), single_shot._draw, []
+    one = evaluate_single_shot(*data, seed=3)
+    monkeypatch.setattr(single_shot, "_draw", lambda *args: drawn.append(args) or draw(*args))
+    assert evaluate_single_shot(*data, seed=3, chunk=7) == one
+    assert len(drawn) == one.repeats  # and not again for each chunk
     assert one.cmc != evaluate_single_shot(*data, seed=4).cmc
 
 
