@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from reid_cckd.commands.reporting import write_queries
+from reid_cckd.commands.significance import comparison, intervals
 from reid_cckd.commands.subjects import Subject, open_subject, usual_output
+from reid_cckd.config import Evaluation
 from reid_cckd.engine import Embeddings, local_device, pick_device, rank
 from reid_cckd.errors import ConfigError, UserError
-from reid_cckd.evaluation import evaluate_recall, evaluate_single_shot, pool_queries
+from reid_cckd.evaluation import RecallResult, evaluate_recall, evaluate_single_shot, pool_queries
 from reid_cckd.files import write_json
 from reid_cckd.report import format_table, provenance
 
@@ -24,37 +28,58 @@ def pooled(subject: Subject) -> Subject:
 
 
 def test_otherwise(arguments: argparse.Namespace) -> None:
-    """`--protocol single-shot` or `recall`: a table and report.json."""
-    refused = ("rerank", "expand", "bootstrap", "compare", "save_embeddings")
+    """`--protocol single-shot` or `recall`: a table and report.json, of recall queries.csv too."""
+    recall = arguments.protocol == "recall"
+    refused = ("rerank", "expand", "save_embeddings", *(("gallery",) if recall else ("bootstrap", "compare")))
     given = [name for name in refused if getattr(arguments, name) is not None]
     if given:
         raise ConfigError(f"--{given[0].replace('_', '-')} does not go with --protocol {arguments.protocol}.")
+    folder = arguments.output or usual_output(arguments.source)
     try:
-        scores, source = _recall(arguments) if arguments.protocol == "recall" else _single_shot(arguments)
+        subject, found = _recall(arguments, folder) if recall else _single_shot(arguments)
     except (ValueError, TypeError) as error:
         raise UserError(f"{arguments.source}: {error}") from error
     if rank() != 0:
         return
-    shares = [key for key, value in scores.items() if isinstance(value, float)]
-    print(format_table([scores], percent=shares))
-    report = {"scores": scores, "protocol": arguments.protocol, "provenance": provenance(checkpoint_sha256=source)}
-    write_json((arguments.output or usual_output(arguments.source)) / "report.json", report)
+    shares = [key for key, value in found["scores"].items() if isinstance(value, float)]
+    print(format_table([found["scores"]], percent=shares))
+    source = provenance(checkpoint_sha256=subject.query.source, embeddings=dict(subject.query.about))
+    report = {**found, "protocol": arguments.protocol, "provenance": source}
+    write_json(folder / "report.json", report)
     if arguments.json:
         write_json(arguments.json, report)
 
 
-def _recall(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
+def _recall(arguments: argparse.Namespace, folder: Path) -> tuple[Subject, dict[str, Any]]:
+    subject = _searching_itself(arguments.source)
+    other = _searching_itself(arguments.compare) if arguments.compare else None
+    result = _recalled(subject)
+    found: dict[str, Any] = {"scores": result.summary()}
+    if arguments.bootstrap:
+        found["intervals"] = intervals(subject, result, arguments.bootstrap)
+    if other is not None:
+        found["comparison"] = comparison(subject, result, other, _recalled(other))
+    if rank() == 0:
+        write_queries(folder / "queries.csv", subject.query, result)
+    return subject, found
+
+
+def _searching_itself(source: Path) -> Subject:
     """Every image of role "test", or where there is none every one that is not for training, searches the others."""
-    rows = Embeddings.load(arguments.source)
+    rows = Embeddings.load(source)
     role = "test" if (rows.roles == "test").any() else None
     kept = np.flatnonzero(rows.roles == role if role else rows.roles != "train")
     if not len(kept):
-        raise UserError(f"{arguments.source} holds images for training only; extract those to test on.")
+        raise UserError(f"{source} holds images for training only; extract those to test on.")
     part = rows.take(kept)
-    return evaluate_recall(part.vectors, part.labels, device=local_device(pick_device())).summary(), rows.source
+    return Subject(source.name, part, part, Evaluation(), local_device(pick_device()), {})
 
 
-def _single_shot(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
+def _recalled(subject: Subject) -> RecallResult:
+    return evaluate_recall(subject.query.vectors, subject.query.labels, device=subject.device)
+
+
+def _single_shot(arguments: argparse.Namespace) -> tuple[Subject, dict[str, Any]]:
     subject = open_subject(arguments.source, arguments.overrides, arguments.gallery)
     query, gallery, settings = subject.query, subject.gallery, subject.settings
     labels, cameras = (query.labels, gallery.labels), (query.cameras, gallery.cameras)
@@ -63,4 +88,4 @@ def _single_shot(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
     rates = {f"rank{rank}": value for rank, value in result.cmc.items()}
     spread = {f"rank{rank}_std": value for rank, value in result.std.items()}
     counts = {name: getattr(result, name) for name in ("num_valid_queries", "num_queries", "repeats")}
-    return {**rates, **spread, **counts, "camera_policy": result.camera_policy}, query.source
+    return subject, {"scores": {**rates, **spread, **counts, "camera_policy": result.camera_policy}}

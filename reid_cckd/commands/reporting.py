@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -15,13 +16,14 @@ from reid_cckd.commands.subjects import Subject, subject_of
 from reid_cckd.config import Config
 from reid_cckd.data import Manifest, Source
 from reid_cckd.engine import (
+    Embeddings,
     count_macs,
     count_parameters,
     milliseconds_per_image,
     rank,
 )
-from reid_cckd.evaluation import RetrievalResult, rank_gallery
-from reid_cckd.files import write_json
+from reid_cckd.evaluation import RecallResult, RetrievalResult, rank_gallery
+from reid_cckd.files import atomic_path, write_json
 from reid_cckd.models import Embedder
 from reid_cckd.report import (
     RankedRow,
@@ -60,7 +62,7 @@ def print_scores(name: str, values: Mapping[str, float]) -> None:
 
 
 def report_retrieval(network: Embedder, config: Config, judge: RetrievalJudge, sha256: str, folder: Path) -> None:
-    """Evaluate a network, and on rank 0 write report.json, cmc.png and ranks.png."""
+    """Evaluate a network, and on rank 0 write report.json, queries.csv, cmc.png and ranks.png."""
     subject = subject_of(folder.name, network, config, judge, sha256)
     result = judge.evaluate(subject.query, subject.gallery)
     if rank() == 0:
@@ -74,7 +76,7 @@ def report_subject(
     refinement: Refinement = PLAIN,
     more: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Print a result's table and write report.json, cmc.png and, where the images are known, ranks.png."""
+    """Print a result's table and write report.json, queries.csv, cmc.png and, where images are known, ranks.png."""
     report: dict[str, Any] = {"main": RetrievalJudge.main, "scores": scores(result)}
     if subject.network is not None:
         report["cost"] = cost(subject.network)
@@ -85,12 +87,27 @@ def report_subject(
     report["provenance"] = provenance(config=subject.config, checkpoint_sha256=sha256, device=device)
     report |= more or {}
     write_json(folder / "report.json", report)
+    write_queries(folder / "queries.csv", subject.query, result)
     cmc_curves(folder / "cmc.png", {subject.name: result.cmc_at(CURVE_RANKS)})
     if subject.settings.sheet_rows and subject.images is not None:
         draw_sheet(folder / "ranks.png", subject, result)
     print(score_table([{"name": folder.name, **report["scores"], **report.get("cost", {})}]))
     print(f"Report and pictures: {folder}")
     return report
+
+
+def write_queries(path: Path, query: Embeddings, result: RetrievalResult | RecallResult) -> None:
+    """A line a query: image, id, camera, what its scores are means of, and the rank of its first match.
+
+    Scores and rank are empty where nothing matches.
+    """
+    values = [getattr(result, name).tolist() for name in (*result.per_query, "first_rank")]
+    columns = (query.paths.tolist(), query.labels.tolist(), query.cameras.tolist(), result.valid.tolist(), *values)
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["path", "id", "camera", *result.per_query, "first_rank"])
+        for image, person, camera, valid, *scores in zip(*columns, strict=True):
+            writer.writerow([image, person, camera, *(scores if valid else [""] * len(scores))])
 
 
 def cost(network: Embedder) -> dict[str, float]:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from reid_cckd.assess import Refinement, evaluate_embeddings
@@ -17,17 +15,11 @@ from reid_cckd.commands.judged import task_of, test_judged
 from reid_cckd.commands.progress import progress, readable_bytes, readable_seconds
 from reid_cckd.commands.protocols import pooled, test_otherwise
 from reid_cckd.commands.reporting import report_subject
+from reid_cckd.commands.significance import comparison, intervals
 from reid_cckd.commands.subjects import Subject, open_subject, source_of, usual_output
 from reid_cckd.engine import processes, rank
 from reid_cckd.errors import ConfigError, UserError
-from reid_cckd.evaluation import (
-    Reranking,
-    RetrievalResult,
-    bootstrap_interval,
-    compare,
-    predict_retrieval,
-    product_rate,
-)
+from reid_cckd.evaluation import Reranking, RetrievalResult, predict_retrieval, product_rate
 from reid_cckd.files import write_json
 
 EXAMPLES = """\
@@ -37,7 +29,7 @@ EXAMPLES = """\
   reid-cckd test features/cckd --rerank                       embeddings that extract kept
   reid-cckd test features/cckd --expand 10 3 --bootstrap 2000 evaluation.convention=market1501
   torchrun --nproc-per-node 4 tools/test.py features/cckd    each process reads (of a checkpoint: embeds) a quarter
-  reid-cckd test features/cub --protocol recall
+  reid-cckd test features/cub --protocol recall --bootstrap 2000 --compare features/cub_kd
   reid-cckd test features/cckd --compare features/kd          is cckd better than kd on these queries?"""
 
 PROTOCOLS = ("retrieval", "multi-query", "single-shot", "recall")
@@ -59,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--expand", nargs="*", type=float, metavar="N", help="alpha query expansion; k alpha (10 3)")
     parser.add_argument(
-        "--bootstrap", type=int, metavar="N", help="95 %% intervals of mAP and rank-1 by N resamples of people"
+        "--bootstrap", type=int, metavar="N", help="95 %% intervals of the scores by N resamples of people"
     )
     parser.add_argument("--compare", type=source_of, metavar="OTHER", help="paired test against a run or embeddings")
     parser.add_argument(
@@ -159,47 +151,3 @@ def announce(subject: Subject, refinement: Refinement, searches: int = 1) -> Non
     if queries * items >= _LARGE or refinement.reranking:
         text += f", about {readable_seconds(searches * need.seconds(product_rate(width, subject.device)))}"
     print(text, flush=True)
-
-
-def intervals(subject: Subject, result: RetrievalResult, resamples: int) -> dict[str, list[float]]:
-    """95 % bootstrap intervals over people, whose queries are not independent; printed too."""
-    hits = np.where(result.valid, result.first_rank == 1, np.nan)
-    values = {"mean_ap": result.ap, "rank1": hits, "mean_inp": result.inp}
-    options: dict[str, Any] = {"resamples": resamples, "groups": subject.query.labels}
-    found = {name: list(bootstrap_interval(rows, **options)) for name, rows in values.items()}
-    for name, (low, high) in found.items():
-        print(f"{name}: 95 % interval {100 * low:.2f} ... {100 * high:.2f} % ({resamples:,} resamples of people)")
-    return found
-
-
-def comparison(subject: Subject, result: RetrievalResult, other: Subject, baseline: RetrievalResult) -> dict[str, Any]:
-    """Is the subject better than the other? Printed too.
-
-    Raises:
-        UserError: the two did not score the same queries against the same gallery.
-    """
-    refuse_other_images(subject, other)
-    try:
-        found = compare(baseline, result, groups=subject.query.labels)
-    except ValueError as error:
-        raise UserError(f"{subject.name} and {other.name}: {error}") from error
-    print(
-        f"{subject.name} against {other.name}: mAP {100 * found.difference:+.2f} points, 95 % interval "
-        f"{100 * found.low:+.2f} ... {100 * found.high:+.2f}; {found.num_better:,} queries better, "
-        f"{found.num_worse:,} worse of {found.num_queries:,}; p = {found.p_value:.4f} "
-        f"(paired sign flips of {found.num_groups:,} people, one-sided)"
-    )
-    return {"other": other.name, "other_sha256": other.query.source, **asdict(found)}
-
-
-def refuse_other_images(subject: Subject, other: Subject) -> None:
-    """A paired comparison needs the same images in the same order."""
-    for role, ours, theirs in (
-        ("query", subject.query, other.query),
-        ("gallery", subject.gallery, other.gallery),
-    ):
-        if ours.paths.tolist() != theirs.paths.tolist():
-            raise UserError(
-                f"{subject.name} and {other.name} have different {role} images ({len(ours):,} and {len(theirs):,}); "
-                f"extract both from the same data set."
-            )

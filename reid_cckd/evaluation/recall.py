@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -18,6 +18,8 @@ from reid_cckd.evaluation.rows import Embeddings, Ids, codes_of, exact_float32, 
 @dataclass(frozen=True)
 class RecallResult:
     """Scores are fractions in [0, 1] over the images that have a match; the arrays hold NaN (rank 0) for the others."""
+
+    per_query: ClassVar[tuple[str, ...]] = ("ap_at_r", "precision_at_r")  # arrays whose means are scores
 
     recall: dict[int, float]
     map_at_r: float

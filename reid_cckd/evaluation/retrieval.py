@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 import torch
@@ -23,6 +23,8 @@ Floats = NDArray[np.float64]
 @dataclass(frozen=True)
 class RetrievalResult:
     """Scores are fractions in [0, 1]; the arrays have one entry per query, NaN (rank 0) where it has no match."""
+
+    per_query: ClassVar[tuple[str, ...]] = ("ap", "inp")  # arrays whose means are scores
 
     mean_ap: float
     mean_inp: float

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from reid_cckd.evaluation.recall import RecallResult
 from reid_cckd.evaluation.retrieval import RetrievalResult
 from reid_cckd.evaluation.rows import Ids, codes_of
 
 Floats = NDArray[np.float64]
+Result = RetrievalResult | RecallResult
 
 _BLOCK = 4 * 2**20  # random numbers drawn together
 
@@ -53,10 +54,10 @@ def bootstrap_interval(
 
 
 def compare(
-    a: RetrievalResult,
-    b: RetrievalResult,
+    a: Result,
+    b: Result,
     *,
-    metric: Literal["ap", "inp"] = "ap",
+    metric: str | None = None,
     confidence: float = 0.95,
     resamples: int = 10_000,
     seed: int = 0,
@@ -64,17 +65,24 @@ def compare(
 ) -> Comparison:
     """Is B better than A? A paired sign-flip test and a bootstrap interval over the queries both have scored.
 
+    ``metric``: one of the results' ``per_query``, by default the first: "ap" or "inp" of retrieval, "ap_at_r" or
+    "precision_at_r" of recall.
+
     Were the two equally good, each query's difference could as well have the other sign: ``p_value`` is the share of
     random signs (drawn per group, see `bootstrap_interval`) that give at least the difference seen. One-sided.
 
     Raises:
-        ValueError: the results have different queries, galleries, conventions or camera policies; as
-            `bootstrap_interval`.
+        ValueError: the results have different queries, galleries, conventions or camera policies, are of different
+            kinds, or have no such metric; as `bootstrap_interval`.
     """
     _check(confidence, resamples)
+    metric = a.per_query[0] if metric is None else metric
+    if type(a) is not type(b) or metric not in a.per_query:
+        raise ValueError(f"metric: {type(a).__name__} and {type(b).__name__} do not both hold {metric!r} of each query")
     for name in ("num_queries", "num_gallery", "convention", "camera_policy", "reranking"):
-        if getattr(a, name) != getattr(b, name):
-            raise ValueError(f"a and b cannot be compared: {name} is {getattr(a, name)} and {getattr(b, name)}")
+        first, second = (getattr(result, name, None) for result in (a, b))  # recall has no gallery of its own
+        if first != second:
+            raise ValueError(f"a and b cannot be compared: {name} is {first} and {second}")
     if not np.array_equal(a.valid, b.valid):
         raise ValueError("a and b cannot be compared: they have different queries with a match")
     differences = getattr(b, metric) - getattr(a, metric)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import signal
 import subprocess
@@ -22,6 +23,7 @@ from reid_cckd.engine import Embeddings, file_hash, load_checkpoint, save_checkp
 from reid_cckd.evaluation import (
     Reranking,
     bootstrap_interval,
+    compare,
     evaluate_recall,
     evaluate_retrieval,
     evaluate_single_shot,
@@ -260,8 +262,60 @@ def test_other_protocols_are_the_librarys(features: Path, tmp_path: Path, capsys
     assert shot["rank5"] == evaluate_single_shot(*parts).cmc[5]
     recall = report_of(tmp_path, str(features), "--protocol", "recall")["scores"]
     assert recall == evaluate_recall(rows.vectors, rows.labels).summary()
-    assert main(["test", str(features), "--protocol", "recall", "--rerank"]) == 2
-    assert "--rerank does not go with" in capsys.readouterr().err
+    for protocol, option in [("recall", "--rerank"), ("recall", "--gallery=x"), ("single-shot", "--bootstrap=9")]:
+        assert main(["test", str(features), "--protocol", protocol, option]) == 2
+        assert f"{option.partition('=')[0]} does not go with --protocol {protocol}" in capsys.readouterr().err
+
+
+def test_the_values_of_each_query_are_a_table(features: Path, tmp_path: Path) -> None:
+    rows = Embeddings.load(features)
+    query = rows.select("query")
+    alone = np.flatnonzero(query.labels == query.labels[0])  # a person without a match
+    kept = np.setdiff1d(
+        np.arange(len(rows)), np.flatnonzero((rows.labels == query.labels[0]) & (rows.roles != "query"))
+    )
+    rows.take(kept).save(tmp_path / "some")
+    scores = report_of(tmp_path, str(tmp_path / "some"))["scores"]
+    table = queries_of(tmp_path / "out")
+    assert [line["path"] for line in table] == query.paths.tolist()
+    assert [(int(line["id"]), int(line["camera"])) for line in table] == list(
+        zip(query.labels.tolist(), query.cameras.tolist(), strict=True)
+    )
+    assert {table[row][name] for row in alone for name in ("ap", "inp", "first_rank")} == {""}
+    found = [line for line in table if line["ap"]]
+    assert len(found) == len(table) - len(alone)
+    for name, score in [("ap", "mean_ap"), ("inp", "mean_inp")]:
+        assert np.mean([float(line[name]) for line in found]) == pytest.approx(scores[score])
+    assert np.mean([int(line["first_rank"]) <= 5 for line in found]) == pytest.approx(scores["rank5"])
+
+
+def test_recall_has_values_of_each_query_intervals_and_a_paired_test(
+    features: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = Embeddings.load(features)
+    noise = np.random.default_rng(0).standard_normal(rows.vectors.shape).astype(np.float32)
+    replace(rows, vectors=rows.vectors + noise * rows.vectors.std()).save(tmp_path / "worse")
+    options = ["--protocol", "recall", "--bootstrap", "100", "--compare", str(tmp_path / "worse")]
+    report = report_of(tmp_path, str(features), *options)
+    ours = evaluate_recall(rows.vectors, rows.labels)
+    expected = compare(
+        evaluate_recall(Embeddings.load(tmp_path / "worse").vectors, rows.labels), ours, groups=rows.labels
+    )
+    assert report["comparison"]["difference"] == expected.difference > 0
+    assert report["comparison"]["p_value"] == expected.p_value
+    interval = bootstrap_interval(ours.ap_at_r, resamples=100, groups=rows.labels)
+    assert report["intervals"]["map_at_r"] == list(interval)
+    assert report["intervals"].keys() == {"map_at_r", "r_precision", "recall@1"}
+    assert "MAP@R +" in capsys.readouterr().out
+    table = queries_of(tmp_path / "out")
+    assert [line["path"] for line in table] == rows.paths.tolist()
+    assert [float(line["ap_at_r"]) for line in table] == ours.ap_at_r.tolist()
+    assert [int(line["first_rank"]) for line in table] == ours.first_rank.tolist()
+
+
+def queries_of(folder: Path) -> list[dict[str, str]]:
+    with (folder / "queries.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def test_two_processes_of_torchrun_report_what_one_does(features: Path, tmp_path: Path) -> None:

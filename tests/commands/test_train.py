@@ -52,6 +52,7 @@ def test_teacher_leaves_checkpoints_log_report_and_pictures(teacher: Path) -> No
         "last.pt",
         "best.pt",
         "report.json",
+        "queries.csv",
         "ranks.png",
         "curves.png",
         "cmc.png",

@@ -6,7 +6,7 @@ import itertools
 import numpy as np
 import pytest
 
-from reid_cckd.evaluation import bootstrap_interval, compare, evaluate_retrieval
+from reid_cckd.evaluation import bootstrap_interval, compare, evaluate_recall, evaluate_retrieval
 from tests.evaluation.test_retrieval import clustered
 
 
@@ -98,6 +98,20 @@ def test_different_protocols_are_not_compared(change, message):
     a = result_with(np.random.default_rng(0).random(20))
     with pytest.raises(ValueError, match=message):
         compare(a, dataclasses.replace(a, **change))
+
+
+def test_results_of_recall_are_compared_too_and_with_their_like():
+    rng = np.random.default_rng(0)
+    ids = np.repeat(np.arange(10), 4)
+    good, bad = (np.eye(10)[ids] + noise * rng.normal(size=(40, 10)) for noise in (0.1, 0.6))
+    a, b = evaluate_recall(bad, ids), evaluate_recall(good, ids)
+    found = compare(a, b, groups=ids)
+    assert found.difference == pytest.approx(b.map_at_r - a.map_at_r)
+    assert found.p_value < 0.01
+    assert compare(a, b, metric="precision_at_r").difference == pytest.approx(b.r_precision - a.r_precision)
+    for other, metric in [(b, "ap"), (result_with(np.full(40, 0.5)), None)]:
+        with pytest.raises(ValueError, match="do not both hold"):
+            compare(a, other, metric=metric)
 
 
 def test_bad_input_is_named():
