@@ -11,10 +11,10 @@ from typing import TypeVar
 
 import numpy as np
 import torch
-from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from reid_cckd.evaluation.counting import Floats, Ints
+from reid_cckd.evaluation.process import one_thread_each
 from reid_cckd.evaluation.rows import BLOCK, ENTRIES, Rows
 from reid_cckd.scratch import empty
 
@@ -30,15 +30,10 @@ _SCORES = 48 * 2**20  # of a chunk where the gallery is long, of which two are h
 @contextlib.contextmanager
 def workers() -> Iterator[ThreadPoolExecutor]:
     """As many threads as torch uses, each of which multiplies alone: numpy's own would wait for one another."""
-    threads = torch.get_num_threads()
-    try:
-        with (
-            threadpool_limits(1, user_api="blas"),
-            ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool,
-        ):
+    with one_thread_each as threads:
+        torch.set_num_threads(threads)  # of this one, which may have come while others were at work
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             yield pool
-    finally:
-        torch.set_num_threads(threads)  # of threads to come, which would follow the workers
 
 
 def spread(work: Callable[[T], R], parts: Iterable[T], device: torch.device, pool: Executor | None) -> Iterator[R]:

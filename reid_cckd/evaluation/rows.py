@@ -12,18 +12,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from reid_cckd.evaluation.process import full_precision
+
 Embeddings: TypeAlias = NDArray[Any] | Tensor
 Ids: TypeAlias = NDArray[Any] | Tensor | Sequence[int] | Sequence[str]
 Codes: TypeAlias = NDArray[np.int64]
 
 BLOCK = 4096  # rows looked at together; a block of 2,048 float32 columns is 32 MiB
 ENTRIES = 8192  # of a row that einsum sums at a time; of a longer one in an order that the number of rows decides
-# What has a precision of its own; once a caller has set one, torch refuses to tell the older one, which is for all.
-_BACKENDS: list[Any] = [
-    place
-    for place in (torch.backends.cuda.matmul, getattr(torch.backends.mkldnn, "matmul", None))
-    if hasattr(place, "fp32_precision")
-]
 
 
 class Rows:
@@ -176,24 +172,5 @@ def same_length(**columns: Any) -> None:
 @contextlib.contextmanager
 def exact_float32(device: torch.device) -> Iterator[None]:
     """Products in float32 whatever the caller trains with: no TF32, no autocast, no gradient."""
-    before = _precision()
-    _set_precision(["ieee"] * len(_BACKENDS) or ["highest"])
-    try:
-        with torch.inference_mode(), torch.autocast(device.type, enabled=False):
-            yield
-    finally:
-        _set_precision(before)
-
-
-def _precision() -> list[str]:
-    """Of float32 products: of each backend or, before torch 2.9, of all."""
-    return [backend.fp32_precision for backend in _BACKENDS] or [torch.get_float32_matmul_precision()]
-
-
-def _set_precision(values: list[str]) -> None:
-    if not _BACKENDS:
-        torch.set_float32_matmul_precision(values[0])
-    for backend, value in zip(_BACKENDS, values, strict=False):
-        backend.fp32_precision = "none"  # as torch.backends.fp32_precision has it
-        if backend.fp32_precision != value:
-            backend.fp32_precision = value
+    with full_precision, torch.inference_mode(), torch.autocast(device.type, enabled=False):
+        yield

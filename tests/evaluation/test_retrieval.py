@@ -9,8 +9,7 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from reid_cckd.evaluation import evaluate_retrieval, ranking
-from reid_cckd.evaluation import rows as inputs
+from reid_cckd.evaluation import evaluate_retrieval, process, ranking
 from reid_cckd.evaluation.counting import count_ahead
 from tests.reference import retrieval as twin
 
@@ -125,7 +124,7 @@ def test_equal_similarities_keep_the_gallery_order():
 
 
 @pytest.mark.parametrize("convert", ["float16", "memmap", "torch", "bfloat16", "strided", "float64"])
-def test_inputs(convert, tmp_path):
+def test_process(convert, tmp_path):
     query, gallery, *rest = tied(2)
     expected = evaluate_retrieval(query, gallery, *rest)
     if convert in ("float16", "float64"):
@@ -167,7 +166,7 @@ def test_large_ids_stay_apart():
 @pytest.mark.parametrize("older", [False, True])
 def test_callers_precision_settings_do_not_leak_in_or_out(older, monkeypatch):
     if older:
-        monkeypatch.setattr(inputs, "_BACKENDS", [])  # as before torch 2.9
+        monkeypatch.setattr(process, "_BACKENDS", [])  # as before torch 2.9
     data = clustered(6)
     expected = evaluate_retrieval(*data).ap
     torch.set_float32_matmul_precision("medium")
@@ -179,17 +178,17 @@ def test_callers_precision_settings_do_not_leak_in_or_out(older, monkeypatch):
         torch.set_float32_matmul_precision("highest")
 
 
-@pytest.mark.skipif(not inputs._BACKENDS, reason="this torch knows one precision only")
+@pytest.mark.skipif(not process._BACKENDS, reason="this torch knows one precision only")
 @pytest.mark.parametrize("place", ["cuda.matmul", "mkldnn.matmul", ""])
 def test_precision_of_a_backend_does_not_leak_in_or_out(place):
     backend = functools.reduce(getattr, filter(None, place.split(".")), torch.backends)
     before, during = backend.fp32_precision, []
     backend.fp32_precision = "tf32"
     try:
-        evaluate_retrieval(*clustered(6), progress=lambda *_: during.append(inputs._precision()))
+        evaluate_retrieval(*clustered(6), progress=lambda *_: during.append(process.precision()))
         assert backend.fp32_precision == "tf32"
         backend.fp32_precision = "ieee"
-        assert inputs._precision()[place.startswith("mkldnn")] == "ieee"  # what followed the setting still does
+        assert process.precision()[place.startswith("mkldnn")] == "ieee"  # what followed the setting still does
     finally:
         backend.fp32_precision = before
     assert during == [["ieee", "ieee"]]
