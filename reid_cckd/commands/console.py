@@ -19,11 +19,21 @@ KEY = re.compile(rf"({'|'.join(section.name for section in fields(Config))})\.[\
 
 
 def run(
-    command: Callable[[argparse.Namespace], None], parser: argparse.ArgumentParser, argv: Sequence[str] | None
+    command: Callable[[argparse.Namespace], None],
+    parser: argparse.ArgumentParser,
+    argv: Sequence[str] | None,
+    *,
+    together: bool = False,
 ) -> int:
-    """Parse, run, and turn what went wrong into a message and an exit code."""
+    """Parse, run, and turn what went wrong into a message and an exit code.
+
+    ``together``: the processes of torchrun divide the work of this command; others are refused where there are several.
+    """
     try:
-        command(parse(parser, sys.argv[1:] if argv is None else argv))
+        arguments = parse(parser, sys.argv[1:] if argv is None else argv)
+        if not together:
+            _refuse_several(parser.prog)
+        command(arguments)
         sys.stdout.flush()
     except BrokenPipeError:
         if not _nobody_reads():
@@ -46,6 +56,16 @@ def run(
         print("\nInterrupted.", file=sys.stderr)
         return 130
     return 0
+
+
+def _refuse_several(name: str) -> None:
+    """Each would do all of the work, and write the same files."""
+    started = int(os.environ.get("WORLD_SIZE", "1"))
+    if started > 1:
+        raise UserError(
+            f"{name} is the work of one process, and {started} were started (WORLD_SIZE). Start it without torchrun; "
+            f"reid-cckd train and reid-cckd test divide theirs."
+        )
 
 
 def _nobody_reads() -> bool:

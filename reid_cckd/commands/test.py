@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--save-embeddings", type=Path, metavar="FOLDER", help="keep query and gallery there")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the report to this file too")
-    return run(_command, parser, argv)
+    return run(_command, parser, argv, together=True)
 
 
 def _command(arguments: argparse.Namespace) -> None:

@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--balance", action="store_true", help="print each term's share of loss and gradient, every epoch"
     )
     parser.add_argument("--resume", action="store_true", help="continue from the run's last checkpoint, if it has one")
-    return run(_command, parser, argv)
+    return run(_command, parser, argv, together=True)
 
 
 def _command(arguments: argparse.Namespace) -> None:

@@ -167,6 +167,17 @@ def test_mistakes_are_a_sentence(
     assert "Traceback" not in message
 
 
+@pytest.mark.parametrize("command", [["identify", "facescrub_set", "megaface_set"], ["extract", "resnet10t"]])
+def test_the_work_of_one_process_is_not_done_by_several(
+    devkit: Path, command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(devkit)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert main([*command, "--output", "out"]) == 2
+    assert f"reid-cckd {command[0]} is the work of one process, and 2 were started" in capsys.readouterr().err
+    assert not Path("out").exists()
+
+
 def test_pair_lists_are_verified(devkit: Path) -> None:
     vectors, people, paths = faces()
     rng = np.random.default_rng(0)
