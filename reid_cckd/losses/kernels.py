@@ -27,7 +27,7 @@ def inverse_norms(rows: Tensor) -> Tensor:
 
 
 def inverse(norms: Tensor) -> Tensor:
-    """1 / length, 0 for that of a zero row, and NaN where the length is too much for its type, which is no direction."""
+    """1 / length, 0 for that of a zero row, and NaN where the length is too much for its type."""
     inverses = torch.where(norms.isinf(), torch.nan, 1 / norms.clamp_min(EPS))
     return torch.where(norms < EPS, 0.0, inverses)
 
