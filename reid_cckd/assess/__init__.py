@@ -4,6 +4,7 @@ from reid_cckd.assess.chance import GUESSES, Guess, best_guess
 from reid_cckd.assess.choice import build_judge
 from reid_cckd.assess.classification import ClassificationJudge, held_back
 from reid_cckd.assess.identification import IdentificationJudge
+from reid_cckd.assess.recall import RecallJudge
 from reid_cckd.assess.retrieval import PLAIN, Refinement, RetrievalJudge, evaluate_embeddings, protocol, scores
 from reid_cckd.assess.verdict import Judge, Verdict
 from reid_cckd.assess.verification import VerificationJudge
@@ -15,6 +16,7 @@ __all__ = [
     "Guess",
     "IdentificationJudge",
     "Judge",
+    "RecallJudge",
     "Refinement",
     "RetrievalJudge",
     "Verdict",

@@ -8,6 +8,7 @@ import torch
 
 from reid_cckd.assess.classification import ClassificationJudge
 from reid_cckd.assess.identification import IdentificationJudge
+from reid_cckd.assess.recall import RecallJudge
 from reid_cckd.assess.retrieval import RetrievalJudge
 from reid_cckd.assess.verdict import Judge
 from reid_cckd.assess.verification import VerificationJudge
@@ -20,6 +21,7 @@ JUDGES: dict[str, Any] = {
     "classification": ClassificationJudge,
     "verification": VerificationJudge,
     "identification": IdentificationJudge,
+    "recall": RecallJudge,
 }
 
 

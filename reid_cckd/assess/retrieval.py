@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -18,6 +19,7 @@ from reid_cckd.assess.extraction import Extraction
 from reid_cckd.assess.verdict import Verdict
 from reid_cckd.data import Manifest
 from reid_cckd.engine import Embeddings, world_size
+from reid_cckd.errors import DataError
 from reid_cckd.evaluation import (
     Reranking,
     RetrievalResult,
@@ -49,9 +51,19 @@ class RetrievalJudge(Extraction):
     main: ClassVar[str] = "mean_ap"
 
     def check(self) -> None:
-        """Raises DataError without query or gallery."""
-        for role in ("query", "gallery"):
-            self.part(role)
+        """Raises DataError without query or gallery, or where no query has a match in it."""
+        query, gallery = self.part("query"), self.part("gallery")
+        if self.settings.cameras == "exclude-same":
+            seen = set(zip(gallery.labels.tolist(), gallery.cameras.tolist(), strict=True))
+            cameras = Counter(label for label, _ in seen)
+            pairs = zip(query.labels.tolist(), query.cameras.tolist(), strict=True)
+            found = any(cameras[label] > ((label, camera) in seen) for label, camera in pairs)
+            advice = " in another camera. If the set knows no cameras, set evaluation.cameras: ignore."
+        else:
+            found, advice = bool(np.isin(query.labels, gallery.labels).any()), "."
+        if not found:
+            name = f"{self.manifest.name} at {self.manifest.root}"
+            raise DataError(f"{name}: none of {len(query):,} queries has a true match in the gallery{advice}")
 
     def __call__(self, network: nn.Module) -> dict[str, float]:
         """Fractions by name, for the training log."""

@@ -141,8 +141,8 @@ def _task_contradictions(evaluation: Evaluation) -> Iterator[tuple[str, str]]:
         yield "evaluation.pairs", "names the files of task: verification, and of no other; give both or neither"
     if (evaluation.task == "identification") != (evaluation.benchmark is not None):
         yield "evaluation.benchmark", "is the folder of task: identification, and of no other; give both or neither"
-    if evaluation.task == "identification" and 1 not in evaluation.ranks:
-        yield "evaluation.ranks", "must hold 1: checkpoints of task: identification are chosen by rank1"
+    if evaluation.task in ("identification", "recall") and 1 not in evaluation.ranks:
+        yield "evaluation.ranks", f"must hold 1: checkpoints of task: {evaluation.task} are chosen by the first place"
     if not evaluation.scales or min(evaluation.scales) < 1:
         yield "evaluation.scales", f"must be numbers from 1 up, is {list(evaluation.scales)}"
     for name, path in evaluation.pairs.items():

@@ -183,7 +183,7 @@ class Train:
 class Evaluation:
     """The protocol, recorded with every result."""
 
-    task: Literal["retrieval", "classification", "verification", "identification"] = "retrieval"
+    task: Literal["retrieval", "classification", "verification", "identification", "recall"] = "retrieval"
     pairs: dict[str, str] = field(default_factory=dict)  # of verification: name -> an LFW-type .bin
     benchmark: str | None = None  # of identification: a folder in MegaFace's layout
     scales: tuple[int, ...] = (10, 100, 1_000, 10_000, 100_000, 1_000_000)  # of identification: distractors

@@ -48,8 +48,9 @@ def format_table(
 
 
 def score_heading(key: str) -> str:
-    """How a score is called in print: mAP for ``mean_ap``, rank-5 for ``rank5``, top-1 for ``top1``."""
-    return _HEADINGS.get(key) or re.sub(r"^(rank|top)(\d+)$", r"\1-\2", key).replace("_", " ")
+    """How a score is called in print: mAP for ``mean_ap``, rank-5 for ``rank5``, R@1 for ``recall1``."""
+    plain = re.sub(r"^recall(\d+)$", r"R@\1", key)
+    return _HEADINGS.get(key) or re.sub(r"^(rank|top)(\d+)$", r"\1-\2", plain).replace("_", " ")
 
 
 def _headings(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | Mapping[str, str] | None) -> dict[str, str]:

@@ -180,3 +180,32 @@ def test_retrieval_ranks_where_the_network_runs(folders: Path, monkeypatch: pyte
     manifest = Manifest("two", folders, paths, np.array([1, 2, 1, 2]), np.array([2, 3, 1, 2]), roles)
     assert build_judge(settings(folders), manifest, CPU)(Grey())["mean_ap"] == 1.0
     assert places == [CPU]
+
+
+def test_every_test_image_searches_the_others(folders: Path) -> None:
+    config = settings(folders, task="recall", ranks=[1, 2], flip=False)
+    judge = build_judge(config, read_manifest(config.data), CPU)
+    found = judge.verdict(Grey())
+    # Apple and bird are alone. Nearest to both cats, of which one is as grey as the bird, is the bird.
+    assert found.scores == {"recall1": 0.0, "recall2": 0.5, "map_at_r": 0.0, "r_precision": 0.0}
+    assert (found.protocol["valid_queries"], found.protocol["queries"]) == (2, 4)
+    assert judge(Grey()) == found.scores
+    (folders / "test" / "cat" / "1.png").unlink()
+    with pytest.raises(DataError, match="3 test images, no two of one class"):
+        build_judge(config, read_manifest(config.data), CPU)
+
+
+@pytest.mark.parametrize("cameras", ["exclude-same", "ignore"])
+def test_queries_without_any_match_are_missed_before_training(folders: Path, cameras: str) -> None:
+    rows = ["path,label,split", "train/apple/0.png,0,train", "test/cat/0.png,2,query", "test/cat/1.png,2,gallery"]
+    table = folders / "list.csv"
+    table.write_text("\n".join(rows), encoding="utf-8")
+    data = {"root": str(table), "dataset": "csv", "image_size": [8, 8], "workers": 0}
+    values = {"output": "runs/x", "data": data, "model": {"backbone": "cifar_resnet8"}}
+    config = config_from_dict({**values, "evaluation": {"cameras": cameras}}, "test")
+    if cameras == "ignore":
+        assert build_judge(config, read_manifest(config.data), CPU)(Grey())["rank1"] == 1
+        table.write_text("\n".join(rows).replace("2,gallery", "1,gallery"), encoding="utf-8")
+    words = r"none of 1 queries has a true match in the gallery" + (r"\." if cameras == "ignore" else " in another")
+    with pytest.raises(DataError, match=words):
+        build_judge(config, read_manifest(config.data), CPU)

@@ -1,0 +1,66 @@
+"""Image retrieval without queries of its own: every test image searches all others (CUB, Cars, SOP and their like)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from torch import nn
+
+from reid_cckd.assess.extraction import Extraction
+from reid_cckd.assess.verdict import Verdict
+from reid_cckd.data import Manifest
+from reid_cckd.engine import on_rank_zero
+from reid_cckd.errors import DataError
+from reid_cckd.evaluation import RecallResult, evaluate_recall
+
+
+@dataclass
+class RecallJudge(Extraction):
+    """The test images of a data set, or where it has none all that are not for training."""
+
+    main: ClassVar[str] = "recall1"
+
+    def check(self) -> None:
+        """Raises DataError where no two images are of one class."""
+        labels = searchers(self.manifest).labels
+        if len(np.unique(labels)) == len(labels):
+            raise DataError(
+                f"{self.manifest.name} at {self.manifest.root}: {len(labels):,} test images, no two of one class, so that "
+                "none can find another. evaluation.task: recall needs a data set that holds some back."
+            )
+
+    def __call__(self, network: nn.Module) -> dict[str, float]:
+        """Fractions by name, for the training log."""
+        return _scores(self.evaluate(network))
+
+    def verdict(self, network: nn.Module) -> Verdict:
+        """Recall@k, MAP@R and R-precision."""
+        result = self.evaluate(network)
+        protocol = {
+            "task": "recall",
+            "flip": self.settings.flip,
+            "embedding": self.settings.on,
+            "valid_queries": result.num_valid_queries,
+            "queries": result.num_queries,
+        }
+        return Verdict(_scores(result), protocol)
+
+    def evaluate(self, network: nn.Module) -> RecallResult:
+        """Exact metrics of the network's embeddings."""
+        dataset = self.images_of("searchers", searchers(self.manifest))
+        rows = self.rows(network, dataset, self.settings.on, self.settings.flip)
+        labels, ranks = dataset.manifest.labels, self.settings.ranks
+        return on_rank_zero(lambda: evaluate_recall(rows, labels, ranks, device=self.device))
+
+
+def searchers(manifest: Manifest) -> Manifest:
+    """The images that search each other."""
+    test = manifest.select("test")
+    return test if len(test) else manifest.take(manifest.roles != "train")
+
+
+def _scores(result: RecallResult) -> dict[str, float]:
+    recall = {f"recall{k}": value for k, value in result.recall.items()}
+    return {**recall, "map_at_r": result.map_at_r, "r_precision": result.r_precision}
