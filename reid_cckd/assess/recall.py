@@ -27,8 +27,8 @@ class RecallJudge(Extraction):
         labels = searchers(self.manifest).labels
         if len(np.unique(labels)) == len(labels):
             raise DataError(
-                f"{self.manifest.name} at {self.manifest.root}: {len(labels):,} test images, no two of one class, so that "
-                "none can find another. evaluation.task: recall needs a data set that holds some back."
+                f"{self.manifest.name} at {self.manifest.root}: {len(labels):,} test images, no two of one class, so "
+                "that none can find another. evaluation.task: recall needs a data set that holds some back."
             )
 
     def __call__(self, network: nn.Module) -> dict[str, float]:
