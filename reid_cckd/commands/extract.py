@@ -56,9 +56,14 @@ def _command(arguments: argparse.Namespace) -> None:
     loaded = find_network(arguments.network, arguments.overrides)
     config = loaded.config
     device = pick_device(config.train.device)
-    manifest = build.read_manifest(config.data).select(*arguments.roles)
+    everything = build.read_manifest(config.data)
+    manifest = everything.select(*arguments.roles)
     if not len(manifest):
-        raise DataError(f"{manifest.name} at {manifest.root} has no {' or '.join(arguments.roles)} images to embed.")
+        held = " ".join(role for role in ROLES if (everything.roles == role).any())
+        raise DataError(
+            f"{manifest.name} at {manifest.root} has no {' or '.join(arguments.roles)} images to embed; choose of what it "
+            f"has: --roles {held}."
+        )
     dataset = build.image_dataset(manifest, manifest.labels, config.data)
     network = build.place(loaded.network, config, device).eval()
     judge = RetrievalJudge(manifest, config.evaluation, config.data, device, build.precision(config, device))

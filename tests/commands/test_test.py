@@ -19,6 +19,7 @@ from PIL import Image
 from reid_cckd.commands import reporting
 from reid_cckd.commands.__main__ import main
 from reid_cckd.commands.subjects import open_subject
+from reid_cckd.data import Numbers, write_twin
 from reid_cckd.engine import Embeddings, file_hash, load_checkpoint, save_checkpoint
 from reid_cckd.evaluation import (
     Reranking,
@@ -217,6 +218,18 @@ def test_what_cannot_be_extracted_is_a_sentence(
     root = [] if network == "resnet10t" else [f"data.root={tmp_path}"]
     assert main(["extract", network, *root, "model.pretrained=false", "--output", str(tmp_path / "set")]) == 2
     assert words in capsys.readouterr().err
+
+
+def test_roles_that_there_are_none_of_are_answered_by_those_that_there_are(
+    teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = write_twin("cub200", tmp_path / "cub", Numbers(ids=4, images_per_id=4, size=(32, 16))).root
+    arguments = ["extract", str(teacher), "data.dataset=cub200", f"data.root={root}", "--output", str(tmp_path / "set")]
+    assert main(arguments) == 2
+    assert "has no query or gallery images to embed; choose of what it has: --roles train test." in (
+        capsys.readouterr().err
+    )
+    assert main([*arguments, "--roles", "test"]) == 0
 
 
 def test_extraction_killed_for_real_goes_on_and_another_checkpoint_is_refused(
