@@ -25,6 +25,7 @@ ENTRIES = 8192  # of a row that einsum sums at a time; of a longer one in an ord
 class Rows:
     """(N, D) embeddings that stay where they are, a memory map on disk too, and the length of each.
 
+    A GPU that computes with those of the host gets them once where it has room, or else piece by piece each time.
     With ``measure=False`` nothing is read yet: whoever passes over the rows calls `measure` on each block. ``first`` is
     the number of the first row, for messages.
 
@@ -36,7 +37,8 @@ class Rows:
     def __init__(
         self, values: Embeddings, name: str, device: torch.device, measure: bool = True, first: int = 0
     ) -> None:
-        self.values = as_tensor(values, name)
+        tensor = as_tensor(values, name)
+        self.values = tensor.to(device) if measure and _has_room(device, tensor) else tensor
         self.name, self.device = name, device
         self.width = self.values.shape[1]
         blocks = [self.measure(self.raw(a, a + BLOCK), first + a) for a in range(0, len(self) * measure, BLOCK)]
@@ -105,6 +107,13 @@ def as_tensor(values: Embeddings, name: str) -> Tensor:
     if tensor.ndim != 2 or tensor.shape[1] == 0:
         raise ValueError(f"{name} must be (rows, columns) with at least one column, has shape {tuple(tensor.shape)}")
     return tensor
+
+
+def _has_room(device: torch.device, values: Tensor) -> bool:
+    """Whether rows of the host take no more than a quarter of the free memory of a GPU; the rest is for the work."""
+    if device.type != "cuda" or values.device.type != "cpu":
+        return False
+    return 4 * values.nbytes <= torch.cuda.mem_get_info(device)[0]
 
 
 def two_sets(

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch import distributed as dist
 
 from reid_cckd import evaluation as ev
-from reid_cckd.evaluation import sharded
+from reid_cckd.evaluation import rows, sharded
 from reid_cckd.samplers import ClassUniformSampler
 from tests.accelerator.far import DEVICE, NAME, WAITS
 
@@ -113,6 +113,22 @@ def test_products_by_the_device(name: str) -> None:
     found = evaluate(DEVICE)
     assert WAITS, "nothing came back from the device"
     assert_alike(found, evaluate(None))
+
+
+@pytest.mark.parametrize("name", [name for name in BY_DEVICE if name != "identification"])
+def test_rows_go_to_a_device_that_has_room_once(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    moved: list[int] = []
+    evaluate, raw = BY_DEVICE[name], rows.Rows.raw
+    monkeypatch.setattr(rows, "_has_room", lambda device, values: device == DEVICE != values.device)
+
+    def watched(self: rows.Rows, start: int, stop: int) -> Tensor:
+        moved.append(self.device != self.values.device)
+        return raw(self, start, stop)
+
+    monkeypatch.setattr(rows.Rows, "raw", watched)
+    assert_alike(evaluate(DEVICE), evaluate(None))
+    assert moved
+    assert not any(moved)
 
 
 def test_processes_meet_on_a_device_that_theirs_must(monkeypatch: pytest.MonkeyPatch) -> None:
