@@ -61,8 +61,8 @@ def _command(arguments: argparse.Namespace) -> None:
     if not len(manifest):
         held = " ".join(role for role in ROLES if (everything.roles == role).any())
         raise DataError(
-            f"{manifest.name} at {manifest.root} has no {' or '.join(arguments.roles)} images to embed; choose of what it "
-            f"has: --roles {held}."
+            f"{manifest.name} at {manifest.root} has no {' or '.join(arguments.roles)} images to embed; choose of what "
+            f"it has: --roles {held}."
         )
     dataset = build.image_dataset(manifest, manifest.labels, config.data)
     network = build.place(loaded.network, config, device).eval()
