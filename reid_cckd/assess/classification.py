@@ -87,10 +87,12 @@ class ClassificationJudge(Extraction):
         return columns
 
     def _named(self, confusion: dict[str, Any]) -> dict[str, Any]:
-        """Labels of the data set for the columns of the head."""
-        known = self._known().tolist()
-        other = confusion["taken_for"]
-        return {**confusion, "label": known[confusion["label"]], "taken_for": known[other] if other >= 0 else None}
+        """Labels of the data set for the columns of the head, with their names where it has any."""
+        known: dict[int, Any] = dict(enumerate(self._known().tolist()))
+        labels = {key: known.get(confusion[key]) for key in ("label", "taken_for")}  # None where it is never mistaken
+        names = self.manifest.class_names
+        named = {f"{key}_name": names.get(label) for key, label in labels.items()} if names else {}
+        return {**confusion, **labels, **named}
 
 
 def _scores(result: ClassificationResult) -> dict[str, float]:

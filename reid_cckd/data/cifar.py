@@ -31,6 +31,7 @@ class Cifar:
     fine: bytes
     coarse: bytes | None
     classes: int
+    meta: tuple[str, bytes]  # the pickle with the names of the classes, and their key
 
 
 CIFAR10 = Cifar(
@@ -40,6 +41,7 @@ CIFAR10 = Cifar(
     b"labels",
     None,
     10,
+    ("batches.meta", b"label_names"),
 )
 CIFAR100 = Cifar(
     "CIFAR-100",
@@ -48,6 +50,7 @@ CIFAR100 = Cifar(
     b"fine_labels",
     b"coarse_labels",
     100,
+    ("meta", b"fine_label_names"),
 )
 
 
@@ -55,7 +58,7 @@ def read_cifar(root: str | os.PathLike[str], *, kind: Cifar) -> Manifest:
     """The images of the official pickles: roles train and test; CIFAR-100's 20 coarse labels are superclasses.
 
     ``root`` is the unpacked folder or the one above it, or holds the same images as files: ``train/CLASS/*`` and
-    ``test/CLASS/*``.
+    ``test/CLASS/*``. Classes have names where batches.meta, of CIFAR-100 meta, lies with the batches.
 
     Raises:
         DataError: a batch is missing, damaged, or holds something else than images and labels.
@@ -78,6 +81,7 @@ def read_cifar(root: str | os.PathLike[str], *, kind: Cifar) -> Manifest:
         np.repeat([role for role, _ in parts], counts),
         superclasses=np.concatenate([content["superclasses"] for content in contents]) if kind.coarse else None,
         source=source,
+        class_names=_class_names(home, kind),
     )
 
 
@@ -136,6 +140,18 @@ def _labels(content: dict[Any, Any], key: bytes, count: int, classes: int, path:
             f"{_advice(kind)}"
         )
     return np.array(values, dtype=np.int64)
+
+
+def _class_names(home: Path, kind: Cifar) -> dict[int, str]:
+    """Of the labels; none where the file that names them is not there."""
+    path, key = home / kind.meta[0], kind.meta[1]
+    if not path.is_file():
+        return {}
+    content = load_pickle(path)
+    names = content.get(key) if isinstance(content, dict) else None
+    if not isinstance(names, list) or not all(isinstance(name, bytes) for name in names) or len(names) != kind.classes:
+        raise DataError(f"{path}: expected `{key.decode()}`, the names of {kind.classes} classes. {_advice(kind)}")
+    return {label: name.decode("utf-8", "replace") for label, name in enumerate(names)}
 
 
 def _advice(kind: Cifar) -> str:

@@ -50,7 +50,8 @@ def read_class_folders(
         for path in classes[label]
     ]
     paths, labels, kinds = zip(*rows, strict=True)
-    return Manifest(name, home, paths, np.array(labels), np.zeros(len(rows), dtype=np.int64), np.array(kinds))
+    zeros, class_names = np.zeros(len(rows), dtype=np.int64), dict(enumerate(names))
+    return Manifest(name, home, paths, np.array(labels), zeros, np.array(kinds), class_names=class_names)
 
 
 def read_identities(root: str | os.PathLike[str], *, name: str = "identity folders") -> Manifest:

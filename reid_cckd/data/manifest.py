@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,7 +34,7 @@ class Manifest:
     ``paths`` are relative to ``root``; ``source`` reads them (files unless told). ``labels``: (N,) int64 ids of
     people or classes, one number being one person throughout the table, `UNLABELLED` (-1) for an image of nobody
     knows whom. ``cameras``: (N,) int64, all 0 where a set has none. ``roles``: (N,) of `ROLES`. ``superclasses``:
-    (N,) int64 of coarser classes, or None.
+    (N,) int64 of coarser classes, or None. ``class_names``: of labels, where the data set has names for them.
 
     Raises:
         ValueError: columns of different lengths, or a role of another name.
@@ -48,6 +48,7 @@ class Manifest:
     roles: NDArray[np.str_]
     superclasses: NDArray[np.int64] | None = None
     source: Source | None = None
+    class_names: Mapping[int, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         columns: dict[str, Any] = {"labels": np.int64, "cameras": np.int64, "roles": np.str_}

@@ -67,6 +67,9 @@ def test_classification_counts_what_is_right_and_names_the_confusion(folders: Pa
     cat, bird = 2, 1
     worst = verdict.details["worst"][0]
     assert (worst["label"], worst["taken_for"], worst["accuracy"]) == (cat, bird, 0.5)
+    assert (worst["label_name"], worst["taken_for_name"]) == ("cat", "bird")
+    best = verdict.details["worst"][-1]
+    assert (best["accuracy"], best["taken_for"], best["taken_for_name"]) == (1, None, None)
 
 
 def test_a_head_in_another_order_is_read_in_its_order(folders: Path) -> None:

@@ -52,6 +52,21 @@ def test_cifar100_is_what_torchvision_reads(home: Path) -> None:
     assert CIFAR100.base_folder == FINE.home
 
 
+def test_classes_have_the_names_of_the_meta_file(tmp_path: Path) -> None:
+    write_cifar(tmp_path, CIFAR10, images_per_batch=10)
+    meta = tmp_path / "cifar-10-batches-py" / "batches.meta"
+    names = b"airplane automobile bird cat deer dog frog horse ship truck".split()
+    meta.write_bytes(python2_pickle({b"num_vis": 3072, b"label_names": names}))
+    found = LAYOUTS["cifar10"](tmp_path).select("test").class_names
+    assert (len(found), found[0], found[9]) == (10, "airplane", "truck")
+    for damaged in ({b"label_names": names[:9]}, {}, names):
+        meta.write_bytes(python2_pickle(damaged))
+        with pytest.raises(DataError, match=r"batches\.meta: expected `label_names`, the names of 10 classes"):
+            LAYOUTS["cifar10"](tmp_path)
+    meta.unlink()
+    assert not LAYOUTS["cifar10"](tmp_path).class_names
+
+
 def test_workers_and_pickled_copies_read_the_same(home: Path) -> None:
     part = LAYOUTS["cifar10"](home).select("test")
     images = ImageDataset(part, part.labels, (32, 32))

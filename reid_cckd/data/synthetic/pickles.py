@@ -17,7 +17,7 @@ from reid_cckd.files import atomic_path
 
 
 def write_cifar(root: Path, kind: Cifar, *, images_per_batch: int = 200, seed: int = 0) -> None:
-    """Every pickle of ``kind`` below ``root``, each with ``images_per_batch`` images."""
+    """Every pickle of ``kind`` below ``root``: batches of ``images_per_batch`` images, and the names of the classes."""
     for number, file in enumerate(file for files in kind.batches.values() for file in files):
         rng = np.random.default_rng([seed, number])
         labels = rng.permutation(np.arange(images_per_batch) % kind.classes)
@@ -32,6 +32,9 @@ def write_cifar(root: Path, kind: Cifar, *, images_per_batch: int = 200, seed: i
             content[kind.coarse] = (labels % 20).tolist()
         with atomic_path(root / kind.home / file) as temporary:
             temporary.write_bytes(python2_pickle(content))
+    file, key = kind.meta
+    with atomic_path(root / kind.home / file) as temporary:
+        temporary.write_bytes(python2_pickle({key: [f"kind {label}".encode() for label in range(kind.classes)]}))
 
 
 def python2_pickle(value: Any) -> bytes:
