@@ -24,12 +24,13 @@ N = TypeVar("N", bound=nn.Module)
 
 @dataclass(frozen=True)
 class Loaded:
-    """A network from a checkpoint and what it was made with."""
+    """A network from a checkpoint and what it was made with; ``teacher_sha256``: of what it learned from, if known."""
 
     network: Embedder
     config: Config
     classes: list[int]  # the person ids of its class head, in order
     sha256: str
+    teacher_sha256: str | None = None
 
 
 def build_network(config: Config, num_classes: int | None, pretrained: bool = True) -> Embedder:
@@ -69,7 +70,7 @@ def load_network(path: str | Path) -> Loaded:
         raise CheckpointError(
             f"{path}: its weights are of another architecture than its configuration: {reason}"
         ) from error
-    return Loaded(network, config, content["classes"], file_hash(path))
+    return Loaded(network, config, content["classes"], file_hash(path), content.get("teacher_sha256"))
 
 
 def load_teacher(config: Config) -> Loaded:

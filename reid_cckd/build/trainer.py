@@ -103,6 +103,7 @@ def build_trainer(
             "config": configuration.to_dict(config),
             "classes": classes.tolist(),
             "numbering": numbering.to_dict(),
+            "teacher_sha256": None if teacher is None else teacher.sha256,
         },
         clip_norm=config.train.clip_norm,
         chunk=config.train.chunk,

@@ -39,12 +39,15 @@ def test_judged(arguments: argparse.Namespace, task: str) -> None:
     tested = open_checkpoint(source, arguments.overrides)
     judge = build_judge(tested.config, tested.manifest, tested.device).for_classes(tested.classes)
     folder = arguments.output or usual_output(source)
-    report = report_judged(tested.network, tested.config, judge, tested.sha256, folder)
+    hashes = tested.sha256, tested.teacher_sha256
+    report = report_judged(tested.network, tested.config, judge, folder, *hashes)
     if arguments.json and rank() == 0:
         write_json(arguments.json, report)
 
 
-def report_judged(network: Embedder, config: Config, judge: Judge, sha256: str, folder: Path) -> dict[str, Any]:
+def report_judged(
+    network: Embedder, config: Config, judge: Judge, folder: Path, sha256: str, teacher_sha256: str | None
+) -> dict[str, Any]:
     """Evaluate a network, print its table and write report.json into ``folder``; nothing but the first on rank 1 up."""
     verdict = judge.verdict(network)
     if rank() != 0:
@@ -58,7 +61,9 @@ def report_judged(network: Embedder, config: Config, judge: Judge, sha256: str, 
         "protocol": verdict.protocol,
         "details": verdict.details,
         "data": {"name": judge.manifest.name, "counts": counts(judge.manifest)},
-        "provenance": provenance(config=to_dict(config), checkpoint_sha256=sha256, device=device),
+        "provenance": provenance(
+            config=to_dict(config), checkpoint_sha256=sha256, teacher_sha256=teacher_sha256, device=device
+        ),
     }
     write_json(folder / "report.json", report)
     print(score_table([{"name": folder.name, **verdict.scores, **measured}]))

@@ -61,9 +61,11 @@ def print_scores(name: str, values: Mapping[str, float]) -> None:
     print(f"{name}: " + "  ".join(f"{key} {100 * value:.2f} %" for key, value in values.items()), flush=True)
 
 
-def report_retrieval(network: Embedder, config: Config, judge: RetrievalJudge, sha256: str, folder: Path) -> None:
+def report_retrieval(
+    network: Embedder, config: Config, judge: RetrievalJudge, folder: Path, sha256: str, teacher_sha256: str | None
+) -> None:
     """Evaluate a network, and on rank 0 write report.json, queries.csv, cmc.png and ranks.png."""
-    subject = subject_of(folder.name, network, config, judge, sha256)
+    subject = subject_of(folder.name, network, config, judge, sha256, teacher_sha256)
     result = judge.evaluate(subject.query, subject.gallery)
     if rank() == 0:
         report_subject(subject, result, folder)
@@ -83,8 +85,8 @@ def report_subject(
     report["protocol"] = protocol(subject.settings, result, refinement)
     if subject.manifest is not None:
         report["data"] = {"name": subject.manifest.name, "counts": counts(subject.manifest)}
-    sha256, device = subject.query.source, str(subject.device)
-    report["provenance"] = provenance(config=subject.config, checkpoint_sha256=sha256, device=device)
+    hashes = {"checkpoint_sha256": subject.query.source, "teacher_sha256": subject.teacher_sha256}
+    report["provenance"] = provenance(config=subject.config, device=str(subject.device), **hashes)
     report |= more or {}
     write_json(folder / "report.json", report)
     write_queries(folder / "queries.csv", subject.query, result)

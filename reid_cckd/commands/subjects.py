@@ -36,6 +36,7 @@ class Subject:
     images: Source | None = None  # reads them by their paths, where it is known how
     network: Embedder | None = None
     manifest: Manifest | None = None
+    teacher_sha256: str | None = None  # of what the network learned from
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ class Tested:
     device: torch.device
     classes: list[int]
     sha256: str
+    teacher_sha256: str | None
 
 
 def source_of(text: str) -> Path:
@@ -85,7 +87,8 @@ def open_checkpoint(source: Path, overrides: Sequence[str] = ()) -> Tested:
     manifest = build.read_manifest(config.data)
     check_alike({"The checkpoint": loaded.sha256, "The data": f"{manifest.name} of {len(manifest):,} images"})
     network = build.place(loaded.network, config, device)
-    return Tested(network, config, manifest, device, loaded.classes, loaded.sha256)
+    known = loaded.classes, loaded.sha256, loaded.teacher_sha256
+    return Tested(network, config, manifest, device, *known)
 
 
 def embed_tested(source: Path, overrides: Sequence[str] = ()) -> Embeddings:
@@ -104,10 +107,13 @@ def usual_output(source: Path) -> Path:
     return (source if is_embeddings(source) else source.parent) / "test"
 
 
-def subject_of(name: str, network: Embedder, config: Config, judge: RetrievalJudge, sha256: str) -> Subject:
+def subject_of(
+    name: str, network: Embedder, config: Config, judge: RetrievalJudge, sha256: str, teacher_sha256: str | None
+) -> Subject:
     """Embed a network's query and gallery images."""
     query, gallery = judge.embed(network, sha256)
     known: dict[str, Any] = {"images": judge.manifest.reader, "network": network, "manifest": judge.manifest}
+    known["teacher_sha256"] = teacher_sha256
     return Subject(name, query, gallery, judge.settings, judge.device, to_dict(config), **known)
 
 
@@ -158,7 +164,8 @@ def _changes(overrides: Sequence[str], key: str) -> bool:
 
 def _from_checkpoint(source: Path, overrides: Sequence[str]) -> Subject:
     tested = open_checkpoint(source, overrides)
-    return subject_of(source.parent.name, tested.network, tested.config, _retrieval_judge(tested), tested.sha256)
+    hashes = tested.sha256, tested.teacher_sha256
+    return subject_of(source.parent.name, tested.network, tested.config, _retrieval_judge(tested), *hashes)
 
 
 def _retrieval_judge(tested: Tested) -> RetrievalJudge:

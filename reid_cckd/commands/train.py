@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -35,7 +36,8 @@ from reid_cckd.files import atomic_path, remove_unfinished, undisturbed
 from reid_cckd.models import Embedder, Teacher
 from reid_cckd.report import training_curves
 
-# Processes of a run may differ in these, and a resumed run may change them: they move files and time, not results.
+# Processes of a run may differ in these, and a resumed run may change them: they move files and time, and rounding at
+# most. A teacher may lie elsewhere, and has to be the same one.
 FREE = (
     "data.root",
     "data.workers",
@@ -88,13 +90,11 @@ def train(config: Config, resume: bool = False, balance: bool = False) -> Path:
     device = local_device(pick_device(config.train.device))
     with processes(device), undisturbed(folder) if rank() == 0 else contextlib.nullcontext():
         speaks = rank() == 0
-        settings = _flat(to_dict(config)).items()
-        check_alike({key: repr(value) for key, value in settings if key not in FREE})
+        check_alike({key: repr(value) for key, value in _flat(to_dict(config)).items() if key not in FREE})
         if speaks:
             _tidy(folder)
             _write_config(config, folder)
-        began = build.Numbering.kept(load_checkpoint(last, lazy=True)) if last.exists() else None
-        trainer, judge = _prepare(config, device, began)
+        trainer, judge = _prepare(config, device, load_checkpoint(last, lazy=True) if last.exists() else {})
         trainer.show_balance = print_balance if balance else None
         if last.exists():
             trainer.resume(last)
@@ -110,16 +110,17 @@ def _report(config: Config, trainer: Trainer, judge: Judge) -> None:
     """Evaluate the finished network, and on rank 0 write its report and pictures beside its checkpoints."""
     folder, network = Path(config.output), trainer.network
     assert isinstance(network, Embedder)
-    sha256 = on_rank_zero(lambda: file_hash(folder / "last.pt"))
+    hashes = on_rank_zero(lambda: file_hash(folder / "last.pt")), trainer.meta["teacher_sha256"]
     if isinstance(judge, RetrievalJudge):
-        report_retrieval(network, config, judge, sha256, folder)
+        report_retrieval(network, config, judge, folder, *hashes)
     else:
-        report_judged(network, config, judge, sha256, folder)
+        report_judged(network, config, judge, folder, *hashes)
     if rank() == 0:
         training_curves(folder / "curves.png", {folder.name: RunLog(folder / "log.jsonl").rows()})
 
 
-def _prepare(config: Config, device: torch.device, began: build.Numbering | None) -> tuple[Trainer, Judge]:
+def _prepare(config: Config, device: torch.device, kept: Mapping[str, Any]) -> tuple[Trainer, Judge]:
+    """Everything a run needs; ``kept``: the checkpoint that it goes on from, or nothing."""
     torch.manual_seed(config.seed)
     manifest = build.read_manifest(config.data)
     check_alike({"The data": f"{manifest.name} of {len(manifest):,} images, {build.fingerprint(manifest)[:16]}"})
@@ -128,10 +129,23 @@ def _prepare(config: Config, device: torch.device, began: build.Numbering | None
     teacher = None
     if config.teacher is not None:
         teacher = build.load_teacher(config)
+        _check_teacher(config.teacher, teacher, kept)
         build.place(teacher.network, config, device)
         build.rehearse(config, manifest.select("train"), teacher)
         _judge_teacher(config.teacher, teacher, judge)
+    began = build.Numbering.kept(kept)
     return build.build_trainer(config, manifest.select("train"), teacher, device, judge, began), judge
+
+
+def _check_teacher(settings: TeacherSettings, teacher: build.Loaded, kept: Mapping[str, Any]) -> None:
+    """All processes learn from the teacher that the run began with; older checkpoints do not know which that was."""
+    check_alike({"The teacher": f"{settings.name} of SHA-256 {teacher.sha256}"})
+    before = kept.get("teacher_sha256") or teacher.sha256
+    if before != teacher.sha256:
+        raise ConfigError(
+            f"teacher: {settings.name} is not the one that this run began with (SHA-256 {before[:16]}... then, "
+            f"{teacher.sha256[:16]}... now). Name that one, or choose another output=FOLDER and begin anew."
+        )
 
 
 def _judge_teacher(settings: TeacherSettings, teacher: build.Loaded, judge: Judge) -> None:

@@ -51,6 +51,7 @@ CASES: dict[str, list[str]] = {
     "views": ["teacher.mode=views", "teacher.views=2", "teacher.cache_dtype=float32", "train.epochs=1"],
     "odd": ["sampler.classes_per_batch=3", "sampler.samples_per_class=3"],
     "other data": [],
+    "other teacher": [],
     "norms": ["train.sync_bn=true"],
     "shared out": [SHARED_OUT],
     "shared out, stopped": [SHARED_OUT],
@@ -75,6 +76,8 @@ def work(rank: int, folder: Path, ports: dict[str, int], other_root: Path) -> No
         os.environ["MASTER_PORT"] = str(ports[name])
         if name == "other data" and rank == 1:
             arguments = [f"data.root={other_root}"]
+        if name == "other teacher" and rank == 1:
+            arguments = [f"teacher.checkpoint={folder / 'alone' / 'last.pt'}"]
         with pytest.MonkeyPatch.context() as patch, (folder / f"{name}.{rank}.err").open("w") as errors:
             patch.setattr("sys.stderr", errors)
             if name.endswith("stopped") and rank == 1:
@@ -274,6 +277,7 @@ def test_two_processes_share_the_images_of_an_evaluation(found: Path) -> None:
     [
         ("odd", ["a batch of 9 images cannot be split over 2 processes"]),
         ("other data", ["data", "not the same on all processes", "rank 1"]),
+        ("other teacher", ["The teacher is not the same on all processes", "rank 1", "alone/last.pt"]),
         ("norms", ["train.sync_bn", "GPUs"]),
         ("shared out, whole weights", ["optim.name: lamb", "shard: true"]),
     ],

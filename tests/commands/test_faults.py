@@ -18,9 +18,10 @@ import torch
 
 from reid_cckd.batch import Batch
 from reid_cckd.build import read_manifest
+from reid_cckd.commands.__main__ import main
 from reid_cckd.commands.train import main as train_main
 from reid_cckd.config import load_config
-from reid_cckd.engine import Trainer, load_checkpoint
+from reid_cckd.engine import Trainer, file_hash, load_checkpoint
 from tests.commands.conftest import recipe, write_config
 
 
@@ -259,6 +260,38 @@ def test_what_a_rested_run_cannot_go_on_with_is_said_before_the_first_step(
     message = capsys.readouterr().err
     assert all(word in message for word in words), message
     assert not drawn
+
+
+def test_a_run_goes_on_with_its_own_teacher_wherever_that_lies(
+    pedestrians: Path, teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = str(write_config(tmp_path / "run.yaml", distilled(pedestrians, teacher, tmp_path / "run", "memory")))
+    online = ["teacher.mode=online", "train.epochs=1"]
+    stop_at_step(4, config, *online)
+    last, elsewhere, other = (tmp_path / name for name in ("run/last.pt", "moved.pt", "other.pt"))
+    shutil.copy(teacher, elsewhere)
+    content = load_checkpoint(teacher)
+    torch.save({**content, "classes": content["classes"][::-1]}, other)
+    assert train_main([config, *online, "--resume", f"teacher.checkpoint={other}"]) == 2
+    message = capsys.readouterr().err
+    assert "other.pt is not the one that this run began with" in message
+    assert file_hash(other)[:16] in message
+    assert file_hash(teacher)[:16] in message
+    assert train_main([config, *online, "--resume", f"teacher.checkpoint={elsewhere}"]) == 0
+    for report in (tmp_path / "run", tmp_path / "tested"):
+        if report.name == "tested":
+            assert main(["test", str(last), "--output", str(report)]) == 0
+        found = json.loads((report / "report.json").read_text())["provenance"]
+        assert found["teacher_sha256"] == file_hash(teacher)
+
+
+def test_a_run_of_a_version_that_kept_no_teacher_goes_on(pedestrians: Path, teacher: Path, tmp_path: Path) -> None:
+    config = str(write_config(tmp_path / "run.yaml", distilled(pedestrians, teacher, tmp_path / "run", "memory")))
+    stop_at_step(4, config)
+    last = tmp_path / "run" / "last.pt"
+    torch.save({key: value for key, value in load_checkpoint(last).items() if key != "teacher_sha256"}, last)
+    assert train_main([config, "--resume"]) == 0
+    assert load_checkpoint(last)["teacher_sha256"] == file_hash(teacher)
 
 
 def test_a_run_of_a_version_that_kept_no_numbering_goes_on(pedestrians: Path, tmp_path: Path) -> None:
