@@ -41,7 +41,6 @@ from reid_cckd.report import training_curves
 FREE = (
     "data.root",
     "data.workers",
-    "data.cache",
     "data.cache_dir",
     "train.device",
     "train.channels_last",
@@ -90,7 +89,7 @@ def train(config: Config, resume: bool = False, balance: bool = False) -> Path:
     device = local_device(pick_device(config.train.device))
     with processes(device), undisturbed(folder) if rank() == 0 else contextlib.nullcontext():
         speaks = rank() == 0
-        check_alike({key: repr(value) for key, value in _flat(to_dict(config)).items() if key not in FREE})
+        check_alike({key: repr(value) for key, value in _settings(config).items() if key not in FREE})
         if speaks:
             _tidy(folder)
             _write_config(config, folder)
@@ -187,12 +186,19 @@ def check_same(config: Config) -> None:
     folder = Path(config.output)
     if not (folder / "last.pt").exists() or not (folder / "config.yaml").exists():
         return
-    new, old = _flat(to_dict(config)), _flat(to_dict(load_config(folder / "config.yaml")))
+    new, old = _settings(config), _settings(load_config(folder / "config.yaml"))
     changed = [key for key in sorted(new.keys() | old.keys()) if new.get(key) != old.get(key)]
     changed = [key for key in changed if key not in FREE_ON_RESUME]
     if changed:
         lines = "".join(f"\n  {key}: {old.get(key)!r} -> {new.get(key)!r}" for key in changed)
         raise ConfigError(f"{folder} was started with other settings; undo these or choose another output:{lines}")
+
+
+def _settings(config: Config) -> dict[str, object]:
+    """Every value by its dotted key; of data.cache what counts is whether the device augments, which draws others."""
+    settings = _flat(to_dict(config))
+    on_device = settings["data.cache"] == "device"
+    return {**settings, "data.cache": "device" if on_device else "none, memory or packed"}
 
 
 def _flat(value: object, prefix: str = "") -> dict[str, object]:

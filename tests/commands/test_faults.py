@@ -294,6 +294,18 @@ def test_a_run_of_a_version_that_kept_no_teacher_goes_on(pedestrians: Path, teac
     assert load_checkpoint(last)["teacher_sha256"] == file_hash(teacher)
 
 
+def test_a_run_goes_on_with_another_cache_unless_that_draws_other_augmentations(
+    pedestrians: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = str(write_config(tmp_path / "run.yaml", recipe(pedestrians, tmp_path / "run")))
+    assert train_main([config, f"output={tmp_path / 'whole'}"]) == 0
+    stop_at_step(4, config)
+    assert train_main([config, "--resume", "data.cache=device"]) == 2
+    assert "data.cache: 'none, memory or packed' -> 'device'" in capsys.readouterr().err
+    assert train_main([config, "--resume", "data.cache=none"]) == 0
+    assert_same_weights(tmp_path / "whole", tmp_path / "run")
+
+
 def test_a_run_of_a_version_that_kept_no_numbering_goes_on(pedestrians: Path, tmp_path: Path) -> None:
     config = str(write_config(tmp_path / "run.yaml", recipe(pedestrians, tmp_path / "run")))
     stop_at_step(4, config)
