@@ -87,9 +87,9 @@ class ClassificationJudge(Extraction):
         return columns
 
     def _named(self, confusion: dict[str, Any]) -> dict[str, Any]:
-        """Labels of the data set for the columns of the head, with their names where it has any."""
+        """Labels of the data set for the columns of the head, None for no column, and their names where it has any."""
         known: dict[int, Any] = dict(enumerate(self._known().tolist()))
-        labels = {key: known.get(confusion[key]) for key in ("label", "taken_for")}  # None where it is never mistaken
+        labels: dict[str, Any] = {key: known.get(confusion[key]) for key in ("label", "taken_for")}
         names = self.manifest.class_names
         named = {f"{key}_name": names.get(label) for key, label in labels.items()} if names else {}
         return {**confusion, **labels, **named}
