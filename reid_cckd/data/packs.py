@@ -149,8 +149,8 @@ def _check_property(rec: Path, labels: NDArray[np.int64]) -> None:
     if not path.is_file():
         return
     text = path.read_bytes()[:200].decode("ascii", "replace").strip()
-    fields = text.split(",")
-    if len(fields) != 3 or not all(field.strip().isdecimal() for field in fields):
+    fields = [field.strip() for field in text.split(",")]
+    if len(fields) != 3 or not all(field.isdecimal() for field in fields):
         raise DataError(f"{path} reads {text!r}, expected classes,height,width such as 85742,112,112.")
     if len(labels) and labels.max() >= int(fields[0]):
         raise DataError(
