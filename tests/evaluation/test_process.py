@@ -25,17 +25,19 @@ def in_a_new_thread(work):
 
 
 @pytest.fixture
-def two_threads():
+def two_threads_and_little_precision():
     np.ones((2, 2)) @ np.ones((2, 2))
     before = torch.get_num_threads()
     torch.set_num_threads(2)
+    torch.set_float32_matmul_precision("medium")
     with threadpool_limits(2, user_api="blas"):
         yield
     torch.set_num_threads(before)
+    torch.set_float32_matmul_precision("highest")
 
 
 @pytest.mark.parametrize("context", [workers, lambda: process.full_precision])
-@pytest.mark.usefixtures("two_threads")
+@pytest.mark.usefixtures("two_threads_and_little_precision")
 def test_the_first_may_leave_first(context):
     before = blas_threads(), process.precision()
     assert max(before[0]) == 2
@@ -50,7 +52,7 @@ def test_the_first_may_leave_first(context):
     assert (blas_threads(), process.precision()) == before
 
 
-@pytest.mark.usefixtures("two_threads")
+@pytest.mark.usefixtures("two_threads_and_little_precision")
 def test_a_thread_that_comes_meanwhile_has_as_many_workers():
     def count():
         with workers() as pool:
