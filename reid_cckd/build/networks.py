@@ -17,6 +17,7 @@ from reid_cckd import config as configuration
 from reid_cckd.config import Config
 from reid_cckd.engine import autocast, file_hash, load_checkpoint
 from reid_cckd.errors import CheckpointError, ConfigError
+from reid_cckd.losses import STAGES
 from reid_cckd.models import Embedder, PublishedClassifier
 
 N = TypeVar("N", bound=nn.Module)
@@ -50,8 +51,13 @@ def build_network(config: Config, num_classes: int | None, pretrained: bool = Tr
 
 def _has_head(objective: configuration.Objective) -> bool:
     """Whether anything looks at class scores; a million identities make a head that nothing trains a costly one."""
-    stages = {objective.correlate if objective.beta != 0 else "neck", *(term.on for term in objective.terms)}
+    stages = {objective.correlate if objective.beta != 0 else "neck", *map(stage_of, objective.terms)}
     return objective.cross_entropy or objective.alpha < 1 or "logits" in stages
+
+
+def stage_of(term: configuration.Term) -> configuration.Stage:
+    """Where a term looks: as told, or where its loss belongs."""
+    return term.on or STAGES.get(term.loss, "embedding")
 
 
 def load_network(path: str | Path) -> Loaded:

@@ -12,14 +12,13 @@ import torch
 
 from reid_cckd import config as configuration
 from reid_cckd.batch import Output
-from reid_cckd.build.networks import Loaded
+from reid_cckd.build.networks import Loaded, stage_of
 from reid_cckd.config import Config, Stage
 from reid_cckd.errors import ConfigError
 from reid_cckd.losses import (
     LABEL_LOSSES,
     LOSSES,
     MMD,
-    STAGES,
     Bilinear,
     CorrelationCongruenceLoss,
     CrossEntropy,
@@ -129,7 +128,7 @@ def _further(term: configuration.Term, objective: configuration.Objective, setti
     learns = term.loss in LOSSES.keys() - LABEL_LOSSES
     if learns and setting.teacher is None:
         raise ValueError(f"{term.loss} learns from a teacher; name its checkpoint in `teacher:`")
-    stage = term.on or STAGES.get(term.loss, "embedding")
+    stage = stage_of(term)
     options = filled(make, term.options, setting.known(stage))
     if learns and stage == "logits":
         lists = _class_lists(f"objective.terms ({term.name})", setting, objective.shared_classes and make is HintonKD)
@@ -176,8 +175,9 @@ def _try(term: Term, setting: Setting) -> None:
 def _made_up(network: Embedder, classes: list[int]) -> Output:
     """An output of the shapes and none of the sense of the network's."""
     width = _widths(network, classes)
-    rows = {stage: torch.randn(TRIAL_ROWS, width[stage]) for stage in ("embedding", "neck", "logits")}
-    return Output(**rows, feature_map=torch.randn(TRIAL_ROWS, width["feature_map"], *network.map_shape[1]))
+    embedding, neck, logits = (torch.randn(TRIAL_ROWS, width[stage]) for stage in ("embedding", "neck", "logits"))
+    feature_map = torch.randn(TRIAL_ROWS, width["feature_map"], *network.map_shape[1])
+    return Output(embedding, neck, None if network.head is None else logits, feature_map)
 
 
 def _widths(network: Embedder, classes: list[int]) -> dict[str, int]:

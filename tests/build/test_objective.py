@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from reid_cckd.batch import Output
-from reid_cckd.build import Loaded, build_objective
+from reid_cckd.build import Loaded, build_network, build_objective
 from reid_cckd.config import Config, config_from_dict, load_config
 from reid_cckd.errors import ConfigError
 from reid_cckd.losses import LABEL_LOSSES, LOSSES, MMD, Bilinear, CorrelationCongruenceLoss, Objective, correlation
@@ -35,7 +35,7 @@ BY_PAIR = ["TripletMarginLoss", "MultiSimilarityLoss", "CircleLoss", "SupConLoss
 
 
 @functools.cache
-def network(width: int, classes: int = len(CLASSES), role: str = "student") -> Embedder:
+def network(width: int, classes: int | None = len(CLASSES), role: str = "student") -> Embedder:
     options = {"channels": [8, 8, 16, 16], "stem_width": 8}
     return Embedder("resnet10t", image_size=(64, 64), num_classes=classes, embedding=width, options=options)
 
@@ -204,6 +204,28 @@ def test_the_trial_leaves_no_trace() -> None:
     torch.set_rng_state(before)
     build_objective(config, CLASSES, student, None, IMAGES)
     assert torch.equal(torch.get_rng_state(), after)
+
+
+@pytest.mark.parametrize("objective", [{"alpha": 0.5}, {"beta": 1, "correlate": "logits"}, term("kd"), term("dist")])
+def test_a_teacher_without_a_head_has_no_logits_to_compare(objective: dict[str, Any]) -> None:
+    config = configured(objective)
+    headless = Loaded(network(12, None, "teacher"), config, CLASSES, "")
+    with pytest.raises(ConfigError, match=r"^objective\..* needs the teacher's logits"):
+        build_objective(config, CLASSES, network(12), headless, IMAGES)
+
+
+@pytest.mark.parametrize(
+    ("loss", "keys", "has_head"),
+    [
+        ("dist", {}, True),
+        ("rkd_angle", {}, False),
+        ("rkd_angle", {"on": "logits"}, True),
+        ("dist", {"on": "neck"}, False),
+    ],
+)
+def test_a_student_has_a_head_if_something_looks_at_it(loss: str, keys: dict[str, str], has_head: bool) -> None:
+    config = configured({**term(loss, **keys), "cross_entropy": False})
+    assert (build_network(config, len(CLASSES), pretrained=False).head is not None) == has_head
 
 
 def test_a_cached_teacher_has_no_maps_to_compare() -> None:
