@@ -20,7 +20,7 @@ from reid_cckd.evaluation import RecallResult, evaluate_recall
 class RecallJudge(Extraction):
     """The test images of a data set, or where it has none all that are not for training."""
 
-    main: ClassVar[str] = "recall1"
+    main: ClassVar[str] = "recall@1"
 
     def check(self) -> None:
         """Raises DataError where no two images are of one class."""
@@ -62,5 +62,5 @@ def searchers(manifest: Manifest) -> Manifest:
 
 
 def _scores(result: RecallResult) -> dict[str, float]:
-    recall = {f"recall{k}": value for k, value in result.recall.items()}
+    recall = {f"recall@{k}": value for k, value in result.recall.items()}
     return {**recall, "map_at_r": result.map_at_r, "r_precision": result.r_precision}

@@ -48,9 +48,9 @@ def format_table(
 
 
 def score_heading(key: str) -> str:
-    """How a score is called in print: mAP for ``mean_ap``, rank-5 for ``rank5``, R@1 for ``recall1``."""
-    plain = re.sub(r"^recall(\d+)$", r"R@\1", key)
-    return _HEADINGS.get(key) or re.sub(r"^(rank|top)(\d+)$", r"\1-\2", plain).replace("_", " ")
+    """How a score is called in print: mAP for ``mean_ap``, rank-5 for ``rank5``, R@1 for ``recall@1``."""
+    plain = re.sub(r"^(rank|top)(\d+)$", r"\1-\2", key.replace("recall@", "R@"))
+    return _HEADINGS.get(key) or plain.replace("_", " ")
 
 
 def _headings(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | Mapping[str, str] | None) -> dict[str, str]:

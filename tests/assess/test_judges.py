@@ -190,7 +190,7 @@ def test_every_test_image_searches_the_others(folders: Path) -> None:
     judge = build_judge(config, read_manifest(config.data), CPU)
     found = judge.verdict(Grey())
     # Apple and bird are alone. Nearest to both cats, of which one is as grey as the bird, is the bird.
-    assert found.scores == {"recall1": 0.0, "recall2": 0.5, "map_at_r": 0.0, "r_precision": 0.0}
+    assert found.scores == {"recall@1": 0.0, "recall@2": 0.5, "map_at_r": 0.0, "r_precision": 0.0}
     assert (found.protocol["valid_queries"], found.protocol["queries"]) == (2, 4)
     assert judge(Grey()) == found.scores
     (folders / "test" / "cat" / "1.png").unlink()

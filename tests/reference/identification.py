@@ -5,6 +5,18 @@ import numpy as np
 from tests.reference.retrieval import unit
 
 
+def is_decided(probes, ids, distractors, rounding=4e-7):
+    """Whether float32 tells every pair of one person from every impostor: no two nearly, but not quite, tie."""
+    photos = unit(probes)
+    same = (np.asarray(ids)[:, None] == np.asarray(ids)) & ~np.eye(len(photos), dtype=bool)
+    genuine = (photos @ photos.T)[same]
+    impostors = np.sort((photos @ unit(np.asarray(distractors, dtype=np.float64)).T).ravel())
+    place = np.searchsorted(impostors, genuine)
+    beside = [impostors[np.clip(place + step, 0, len(impostors) - 1)] for step in (-1, 0)]
+    gaps = np.abs(np.concatenate(beside) - np.tile(genuine, 2))
+    return not ((gaps > 1e-12) & (gaps < rounding)).any()
+
+
 def evaluate(probes, ids, distractors, scale, ranks, fprs, ignored=None):
     """({rank: rate}, {fpr: tpr}) of the first ``scale`` distractors."""
     photos, others = unit(probes), np.asarray(distractors[:scale], dtype=np.float64)
