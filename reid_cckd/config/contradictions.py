@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import operator
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass
+from typing import Any
 
 from reid_cckd.config.schema import Config, Evaluation, Sampler, Teacher
+from reid_cckd.config.tree import join
 
 
 def contradictions(config: Config) -> Iterator[tuple[str, str]]:
@@ -16,6 +20,8 @@ def contradictions(config: Config) -> Iterator[tuple[str, str]]:
     yield from _term_contradictions(config)
     if config.optim.schedule == "multistep" and not config.optim.milestones:
         yield "optim.milestones", "the multistep schedule needs its epochs, for example [40, 70]"
+    if 0 < config.optim.lr < config.optim.min_lr:
+        yield "optim.min_lr", f"{config.optim.min_lr:g} is where the schedule ends, above optim.lr {config.optim.lr:g}"
     yield from _sampler_contradictions(config.sampler)
 
 
@@ -50,49 +56,23 @@ def _sampler_contradictions(sampler: Sampler) -> Iterator[tuple[str, str]]:
         yield "sampler.kind", "uniform knows no classes: short and size_power are of cur and sur"
 
 
-def _ranges(config: Config) -> Iterator[tuple[str, str]]:
-    at_least = {
-        "data.workers": (config.data.workers, 0),
-        "sampler.classes_per_batch": (config.sampler.classes_per_batch, 1),
-        "sampler.samples_per_class": (config.sampler.samples_per_class, 1),
-        "sampler.superclasses_per_batch": (config.sampler.superclasses_per_batch, 1),
-        "sampler.samples_per_superclass": (config.sampler.samples_per_superclass, 1),
-        "sampler.num_superclasses": (config.sampler.num_superclasses, 1),
-        "sampler.inner_samples_per_class": (
-            1 if config.sampler.inner_samples_per_class is None else config.sampler.inner_samples_per_class,
-            1,
-        ),
-        "sampler.refresh_every": (1 if config.sampler.refresh_every is None else config.sampler.refresh_every, 1),
-        "sampler.batch_size": (config.sampler.batch_size, 2),
-        "optim.warmup_epochs": (config.optim.warmup_epochs, 0),
-        "train.chunk": (config.train.chunk if config.train.chunk is not None else 2, 2),
-        "teacher.views": (config.teacher.views if config.teacher else 1, 1),
-        "train.epochs": (config.train.epochs, 1),
-        "train.evaluate_every": (config.train.evaluate_every, 1),
-        "train.checkpoint_every": (config.train.checkpoint_every, 1),
-        "evaluation.batch_size": (config.evaluation.batch_size, 1),
-        "evaluation.sheet_rows": (config.evaluation.sheet_rows, 0),
-        "objective.correlation.memory": (config.objective.correlation.memory, 0),
-        "seed": (config.seed, 0),
-    }
-    for key, (value, lowest) in at_least.items():
-        if value < lowest:
-            yield key, f"must be at least {lowest}, is {value}"
-    if min(config.data.image_size) < 8:
-        yield (
-            "data.image_size",
-            f"(height, width) must be at least 8 x 8, is {list(config.data.image_size)}",
-        )
-    if config.optim.lr <= 0:
-        yield "optim.lr", f"must be above 0, is {config.optim.lr}"
-    if config.train.ema is not None and not 0 < config.train.ema < 1:
-        yield "train.ema", f"is the decay of an average and lies between 0 and 1, is {config.train.ema}"
-    if not 0 <= config.objective.alpha <= 1:
-        yield "objective.alpha", f"must lie in [0, 1], is {config.objective.alpha}"
-    if config.objective.temperature <= 0:
-        yield "objective.temperature", f"must be above 0, is {config.objective.temperature}"
-    if not config.evaluation.ranks or min(config.evaluation.ranks) < 1:
-        yield "evaluation.ranks", f"must be ranks from 1 up, is {list(config.evaluation.ranks)}"
+COMPARISONS = {"at_least": operator.ge, "above": operator.gt, "at_most": operator.le, "below": operator.lt}
+
+
+def _ranges(section: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Whatever is out of the bounds that its field names."""
+    for one in fields(section):
+        key, value = join(prefix, one.name), getattr(section, one.name)
+        values = value if isinstance(value, tuple) else (value,)
+        if is_dataclass(value):
+            yield from _ranges(value, key)
+        elif one.metadata and value is not None and not (values and all(_is_inside(it, one.metadata) for it in values)):
+            bounds = " and ".join(f"{name.replace('_', ' ')} {limit:g}" for name, limit in one.metadata.items())
+            yield key, f"must be {bounds}, is {list(value) if isinstance(value, tuple) else value}"
+
+
+def _is_inside(value: float, bounds: Mapping[str, float]) -> bool:
+    return all(COMPARISONS[name](value, limit) for name, limit in bounds.items())
 
 
 def _teacher_contradictions(config: Config) -> Iterator[tuple[str, str]]:
@@ -143,13 +123,9 @@ def _task_contradictions(evaluation: Evaluation) -> Iterator[tuple[str, str]]:
         yield "evaluation.benchmark", "is the folder of task: identification, and of no other; give both or neither"
     if evaluation.task in ("identification", "recall") and 1 not in evaluation.ranks:
         yield "evaluation.ranks", f"must hold 1: checkpoints of task: {evaluation.task} are chosen by the first place"
-    if not evaluation.scales or min(evaluation.scales) < 1:
-        yield "evaluation.scales", f"must be numbers from 1 up, is {list(evaluation.scales)}"
     for name, path in evaluation.pairs.items():
         if not isinstance(path, str):
             yield f"evaluation.pairs.{name}", f"expected the path of a .bin, found {path!r}"
-    if not evaluation.top or min(evaluation.top) < 1:
-        yield "evaluation.top", f"must be numbers from 1 up, is {list(evaluation.top)}"
 
 
 def _term_contradictions(config: Config) -> Iterator[tuple[str, str]]:

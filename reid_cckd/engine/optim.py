@@ -58,7 +58,13 @@ def create_schedule(
     milestones: Sequence[int],
     decay_rate: float,
 ) -> Scheduler:
-    """A schedule that is a function of the number of updates alone, so that a resumed run continues it exactly."""
+    """A schedule that is a function of the number of updates alone, so that a resumed run continues it exactly.
+
+    Raises:
+        ConfigError: the training is over before it is warm.
+    """
+    if warmup_epochs > epochs:
+        raise ConfigError(f"optim.warmup_epochs: {warmup_epochs} are more than train.epochs, {epochs}; set fewer, or 0")
     constant = name == "constant"
     schedule: Scheduler
     schedule, _ = create_scheduler_v2(

@@ -128,6 +128,8 @@ def test_schedules_warm_up_and_come_down() -> None:
     assert lrs("constant", warmup_epochs=0) == [1.0] * 20
     steps = lrs("multistep", milestones=(2, 3), warmup_epochs=0)
     assert (steps[5], steps[9]) == pytest.approx((1.0, 0.1))
+    with pytest.raises(ConfigError, match=r"optim\.warmup_epochs: 6 are more than train\.epochs, 5"):
+        lrs("cosine", warmup_epochs=6)
     assert steps[12] == pytest.approx(0.01)
 
 
