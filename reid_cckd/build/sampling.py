@@ -15,7 +15,7 @@ from reid_cckd.build.data import plain_loader
 from reid_cckd.build.networks import teacher_precision
 from reid_cckd.config import Config
 from reid_cckd.data import ImageDataset, read_superclasses
-from reid_cckd.engine import extract
+from reid_cckd.engine import extract, on_rank_zero
 from reid_cckd.errors import ConfigError
 from reid_cckd.models import Teacher
 from reid_cckd.samplers import (
@@ -95,7 +95,8 @@ def _finder(
         )
 
     def find(epoch: int) -> NDArray[np.int64]:
-        found = superclasses_of_epoch(config.output, epoch, config.sampler.refresh_every, cluster).assignments
+        every = config.sampler.refresh_every
+        found = on_rank_zero(lambda: superclasses_of_epoch(config.output, epoch, every, cluster).assignments)
         if len(found) != len(dataset.labels):
             raise ConfigError(
                 f"{config.output} holds superclasses of {len(found)} images, the data set has {len(dataset.labels)}: "

@@ -17,6 +17,7 @@ from reid_cckd.data import ImageDataset, Manifest
 from reid_cckd.errors import ConfigError, DataError
 from reid_cckd.models import Teacher
 from reid_cckd.samplers import Superclasses, build_superclasses
+from tests.two_processes import in_two_processes
 
 CPU = torch.device("cpu")
 LABELS = np.repeat(np.arange(8), [4, 4, 4, 4, 4, 4, 8, 16])
@@ -93,6 +94,23 @@ def test_superclasses_are_found_anew_and_read_again(
     assert [file.stat().st_mtime_ns for file in files] == before
     groups = Superclasses.load(files[1]).assignments
     assert all(sorted(Counter(groups[batch].tolist()).values()) == [4, 4] for batch in epochs[3])
+
+
+def in_each_process(rank: int, settings: Any, dataset: ImageDataset) -> tuple[list[list[int]], int]:
+    """The batches of a refreshed epoch, and how often this process's teacher answered, which is of its own."""
+    torch.manual_seed(rank)
+    teacher, asked = Teacher(build.build_network(settings, num_classes=8)), []
+    teacher.register_forward_hook(lambda *_: asked.append(1))
+    sampler = build.build_sampler(settings, dataset, teacher, CPU)
+    sampler.set_epoch(2)
+    return list(sampler), len(asked)
+
+
+def test_two_processes_have_the_superclasses_of_the_first(dataset: ImageDataset, tmp_path: Path) -> None:
+    settings = config(tmp_path, kind="sur", refresh_every=2)
+    (first, asked), (second, never) = in_two_processes(in_each_process, tmp_path, settings, dataset)
+    assert first == second
+    assert (asked, never) == (1, 0)
 
 
 def test_a_class_comes_by_the_power_of_its_size(dataset: ImageDataset, tmp_path: Path) -> None:
