@@ -12,7 +12,7 @@ from torch.nn import functional
 from reid_cckd.losses.against_teacher import AgainstTeacher, same_width
 from reid_cckd.losses.checks import positive
 from reid_cckd.losses.kernels import unit_rows
-from reid_cckd.losses.pairs import check_labels
+from reid_cckd.losses.pairs import check_labels, refuse_pairs
 from reid_cckd.losses.precision import at_least_float32
 
 
@@ -37,7 +37,8 @@ class CrossEntropy(nn.Module):
     """Softmax cross-entropy of logits (N, C) and labels (N,) in 0..C-1, torch's own; ``label_smoothing`` in [0, 1].
 
     Raises:
-        ValueError: label_smoothing out of range; in the call, no rows, or labels that are not N integers.
+        ValueError: label_smoothing out of range; in the call, no rows, labels that are not N integers, or mined pairs,
+            of which it knows none.
     """
 
     def __init__(self, label_smoothing: float = 0.0) -> None:
@@ -49,6 +50,7 @@ class CrossEntropy(nn.Module):
     def forward(self, embeddings: Tensor, labels: Tensor, indices_tuple: Any = None, ref_emb: None = None) -> Tensor:
         if embeddings.ndim != 2 or not len(embeddings):  # torch's mean over no rows is NaN
             raise ValueError(f"embeddings: expected logits (N, C) of one row or more, got {tuple(embeddings.shape)}")
+        refuse_pairs(indices_tuple)
         check_labels(labels, len(embeddings))
         if labels.is_floating_point():
             raise ValueError(f"labels: expected integers, got {labels.dtype}")

@@ -171,6 +171,7 @@ def test_kd_over_the_shared_classes_when_told() -> None:
         (term("kd", options={"temperature": 0}), 12, r"objective\.terms\.0 \(it\): temperature"),
         (term("kd", options={"tau": 1}), 12, r"objective\.terms\.0 \(it\): .*'tau'"),
         (term("kdd"), 12, r"objective\.terms\.0 \(it\): .*no loss 'kdd'.*Losses of this toolkit: .* kd,"),
+        (term("cross_entropy", miner="BatchHardMiner"), None, r"objective\.terms\.0 \(it\): indices_tuple"),
         (term("sp", miner="BatchHardMiner"), 12, r"objective\.terms\.0 \(it\): indices_tuple"),
         (term("ManifoldLoss"), 12, r"objective\.terms\.0 \(it\): .*'l'"),
         (term("VICRegLoss"), 12, r"objective\.terms\.0 \(it\): .*ref_labels"),
