@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from reid_cckd.build.numbering import Numbering
 from reid_cckd.config import Config
 from reid_cckd.data import ImageDataset, collate, limit_threads
 from reid_cckd.engine import CachedTeacher, Layout, OnlineTeacher, TeacherSource, build_cache, open_cache
+from reid_cckd.engine.feed import naming_lost_workers
 from reid_cckd.errors import DataError
 from reid_cckd.models import Teacher
 
@@ -68,12 +69,12 @@ class _Views:
     dataset: ImageDataset
     config: Config
 
-    def batches(self, view: int, parts: Sequence[range]) -> Iterable[Batch]:
+    def batches(self, view: int, parts: Sequence[range]) -> Iterator[Batch]:
         """The images of the parts in order; no batch is across two of them."""
         self.dataset.set_epoch(view)
         size, workers = self.config.evaluation.batch_size, self.config.data.workers
         rows = [part[start : start + size] for part in parts for start in range(0, len(part), size)]
-        return DataLoader(
+        loader = DataLoader(
             self.dataset,
             batch_sampler=rows,  # type: ignore[arg-type]
             num_workers=workers,
@@ -81,6 +82,8 @@ class _Views:
             worker_init_fn=limit_threads,
             generator=torch.Generator(),  # a run whose answers were there already must draw the same numbers
         )
+        with naming_lost_workers("while the teacher answered"):
+            yield from loader
 
 
 def _widths(loaded: Loaded) -> tuple[int, int, int]:

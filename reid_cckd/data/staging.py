@@ -13,7 +13,7 @@ from typing import Any
 
 from reid_cckd.data.folders import describe
 from reid_cckd.errors import DataError, UserError
-from reid_cckd.files import alone, write_json
+from reid_cckd.files import alone, is_full_disk, write_json
 
 PLAN = "plan.json"
 
@@ -110,7 +110,7 @@ def _space(target: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if is_full_disk(error):
             raise UserError(
                 f"No space left to write {target}. What is written is kept: free space, then run this again."
             ) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -46,6 +47,25 @@ class Share:
 
     def __len__(self) -> int:
         return len(self.batches)
+
+
+@contextmanager
+def naming_lost_workers(when: str) -> Iterator[None]:
+    """Around what a DataLoader gives.
+
+    Raises:
+        UserError: the system killed a process that loads images.
+    """
+    try:
+        yield
+    except (RuntimeError, EOFError, ConnectionError) as error:
+        if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
+            raise
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise UserError(
+            f"A process that loads images was lost {when}: {reason}. The system kills such processes when memory or "
+            f"/dev/shm is full: set fewer data.workers, or 0, and --resume: what is done is kept."
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -104,17 +124,8 @@ class Feed:
             worker_init_fn=self.worker_init,
             generator=torch.Generator().manual_seed(epoch),  # seeds of workers; the global generator stays untouched
         )
-        try:
+        with naming_lost_workers(f"in epoch {epoch + 1}"):
             yield from loader
-        except (RuntimeError, EOFError, ConnectionError) as error:
-            if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
-                raise
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
-            raise UserError(
-                f"A process that loads images was lost in epoch {epoch + 1}: {reason}. The "
-                f"system kills such processes when memory or /dev/shm is full: set fewer data.workers, or 0, and "
-                f"--resume from the last checkpoint."
-            ) from error
 
     def image_name(self, index: int) -> str:
         """The path of an image, for messages."""

@@ -28,7 +28,7 @@ from tqdm import tqdm
 from reid_cckd.batch import Batch, Output
 from reid_cckd.engine.distributed import barrier, rank, world_size
 from reid_cckd.errors import DataError, UserError
-from reid_cckd.files import reserve, write_json
+from reid_cckd.files import is_full_disk, reserve, write_json
 
 PART = 1024  # rows after which a build is safe from being killed
 
@@ -143,15 +143,15 @@ def _fill(folder: Path, layout: Layout, load: ViewLoader, answer: Answer) -> Non
     with (
         (folder / "rows.bin").open("r+b", buffering=0) as file,
         tqdm(total=images, desc="teacher", unit="image", leave=False, disable=None if rank() == 0 else True) as bar,
-        _room_for(folder, images * layout.row_bytes),
     ):
         for view in sorted({view for view, _ in waiting}):
             parts = [rows for other, rows in waiting if other == view]
             for rows, table in _answers(load(view, parts), parts, layout, answer):
-                file.seek((view * layout.images + rows.start) * layout.row_bytes)
-                file.write(table.tobytes())
-                os.fsync(file.fileno())
-                (folder / "unfinished" / _marker(view, rows)).touch()
+                with _room_for(folder, images * layout.row_bytes):
+                    file.seek((view * layout.images + rows.start) * layout.row_bytes)
+                    file.write(table.tobytes())
+                    os.fsync(file.fileno())
+                    (folder / "unfinished" / _marker(view, rows)).touch()
                 bar.update(len(rows))
 
 
@@ -236,6 +236,8 @@ def _room_for(folder: Path, length: int) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if not is_full_disk(error):
+            raise
         raise UserError(
             f"The teacher's answers need {length / 1e6:,.0f} MB in {folder}: {error.strerror}. Free space and start "
             f"again (what is there is kept), choose another teacher.cache, or keep fewer teacher.views."

@@ -137,3 +137,11 @@ def test_a_full_disk_is_named_before_the_work(tmp_path: Path, monkeypatch: pytes
     with pytest.raises(UserError, match=r"No space left.*teacher\.views"):
         build(tmp_path, answer)
     assert answer.seen == []
+
+
+def test_what_fails_while_the_teacher_answers_is_not_put_on_the_disk(tmp_path: Path) -> None:
+    def lost(*_: object) -> Output:
+        raise ConnectionResetError(104, "Connection reset by peer")
+
+    with pytest.raises(ConnectionResetError):
+        build_cache(tmp_path, FACTS, LAYOUT, load, lost)
