@@ -3,6 +3,7 @@
 from reid_cckd.assess.chance import GUESSES, Guess, best_guess
 from reid_cckd.assess.choice import build_judge
 from reid_cckd.assess.classification import ClassificationJudge, held_back
+from reid_cckd.assess.heads import asks_for_scores, head_judge
 from reid_cckd.assess.identification import IdentificationJudge
 from reid_cckd.assess.recall import RecallJudge
 from reid_cckd.assess.retrieval import PLAIN, Refinement, RetrievalJudge, evaluate_embeddings, protocol, scores
@@ -21,9 +22,11 @@ __all__ = [
     "RetrievalJudge",
     "Verdict",
     "VerificationJudge",
+    "asks_for_scores",
     "best_guess",
     "build_judge",
     "evaluate_embeddings",
+    "head_judge",
     "held_back",
     "protocol",
     "scores",

@@ -11,12 +11,21 @@ from typing import Any
 import torch
 
 from reid_cckd import build
-from reid_cckd.assess import GUESSES, Judge, RetrievalJudge, best_guess, build_judge
+from reid_cckd.assess import (
+    GUESSES,
+    Judge,
+    RetrievalJudge,
+    asks_for_scores,
+    best_guess,
+    build_judge,
+    head_judge,
+)
 from reid_cckd.commands.console import make_parser, run, take_overrides
 from reid_cckd.commands.judged import report_judged
 from reid_cckd.commands.reporting import counts_table, print_balance, print_scores, report_retrieval
 from reid_cckd.config import Config, dump_config, load_config, to_dict
 from reid_cckd.config import Teacher as TeacherSettings
+from reid_cckd.data import Manifest
 from reid_cckd.engine import (
     RunLog,
     Trainer,
@@ -132,6 +141,8 @@ def _prepare(config: Config, device: torch.device, kept: Mapping[str, Any]) -> t
         build.place(teacher.network, config, device)
         build.rehearse(config, manifest.select("train"), teacher)
         _judge_teacher(config.teacher, teacher, judge)
+        if asks_for_scores(config.objective) and config.evaluation.task != "classification":
+            _judge_head(config, teacher, manifest.select("train"), device)
     began = build.Numbering.kept(kept)
     return build.build_trainer(config, manifest.select("train"), teacher, device, judge, began), judge
 
@@ -161,6 +172,20 @@ def _judge_teacher(settings: TeacherSettings, teacher: build.Loaded, judge: Judg
             f"teacher: {settings.name} scores {judge.main} {100 * score:.2f} % on this data, and one of {GUESSES} "
             f"networks that guess scores {100 * chance:.2f} %. Is it a checkpoint of other data or of an untrained "
             f"network, or the test set too small to tell? To learn from it all the same set teacher.allow_weak: true."
+        )
+
+
+def _judge_head(config: Config, teacher: build.Loaded, train: Manifest, device: torch.device) -> None:
+    """Refuse to learn from class scores that name training images as one does who guesses."""
+    judge = head_judge(config, train, teacher.classes, device)
+    if config.teacher is None or config.teacher.allow_weak or judge is None:
+        return
+    right = judge(Teacher(teacher.network))[judge.main]
+    if right <= best_guess(judge, len(teacher.classes), right):
+        raise ConfigError(
+            f"teacher: the head of {config.teacher.name} names {100 * right:.1f} % of {len(judge.manifest)} training "
+            f"images right, no more than a network that guesses. Are its identities others, under the same ids? Learn "
+            f"from its embeddings (objective.alpha: 1, beta, a mimic term), or set teacher.allow_weak: true."
         )
 
 

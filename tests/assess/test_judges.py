@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from reid_cckd import assess
-from reid_cckd.assess import ClassificationJudge, Judge, build_judge
+from reid_cckd.assess import ClassificationJudge, Judge, asks_for_scores, build_judge, head_judge
 from reid_cckd.batch import Output
 from reid_cckd.build import read_manifest
 from reid_cckd.config import Config, config_from_dict
@@ -212,3 +212,32 @@ def test_queries_without_any_match_are_missed_before_training(folders: Path, cam
     words = r"none of 1 queries has a true match in the gallery" + (r"\." if cameras == "ignore" else " in another")
     with pytest.raises(DataError, match=words):
         build_judge(config, read_manifest(config.data), CPU)
+
+
+def test_a_head_is_scored_on_the_training_images_of_its_classes(folders: Path) -> None:
+    config = settings(folders)
+    train = read_manifest(config.data).select("train")
+    right = head_judge(config, train, [0, 1, 2], CPU)
+    assert right is not None
+    assert right(Grey()) == {"top1": 1.0, "ece": pytest.approx(0, abs=0.01)}
+    others = head_judge(config, train, [2, 0, 1], CPU)  # the same ids for other things
+    assert others is not None
+    assert others(Grey())["top1"] == 0
+    assert head_judge(config, train, [7, 8], CPU) is None
+
+
+@pytest.mark.parametrize(
+    ("objective", "asked"),
+    [
+        ({}, False),
+        ({"beta": 1}, False),
+        ({"alpha": 0.5}, True),
+        ({"terms": [{"name": "dist", "loss": "dist"}]}, True),
+        ({"terms": [{"name": "mimic", "loss": "cosine_mimic"}]}, False),
+        ({"terms": [{"name": "mimic", "loss": "cosine_mimic", "on": "logits"}]}, True),
+    ],
+)
+def test_only_some_objectives_ask_a_teacher_for_class_scores(objective: dict[str, object], asked: bool) -> None:
+    values = {"output": "runs/x", "data": {"root": "."}, "model": {"backbone": "resnet18"}, "objective": objective}
+    teacher = {"teacher": {"checkpoint": "last.pt"}} if objective else {}
+    assert asks_for_scores(config_from_dict({**values, **teacher}, "test").objective) is asked

@@ -18,7 +18,7 @@ def student(pedestrians: Path, teacher: Path, tmp_path_factory: pytest.TempPathF
         pedestrians,
         folder / "run",
         objective={"beta": 10.0},
-        teacher={"checkpoint": str(teacher)},
+        teacher={"checkpoint": str(teacher), "allow_weak": True},
         train={"epochs": 1},
     )
     assert main(["train", str(write_config(folder / "student.yaml", values))]) == 0

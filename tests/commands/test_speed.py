@@ -19,7 +19,9 @@ OBJECTIVE = {"alpha": 0.5, "beta": 10.0}
 
 @pytest.fixture
 def config(pedestrians: Path, teacher: Path, tmp_path: Path) -> str:
-    values = recipe(pedestrians, tmp_path / "run", objective=OBJECTIVE, teacher={"checkpoint": str(teacher)})
+    values = recipe(
+        pedestrians, tmp_path / "run", objective=OBJECTIVE, teacher={"checkpoint": str(teacher), "allow_weak": True}
+    )
     return str(write_config(tmp_path / "run.yaml", values))
 
 

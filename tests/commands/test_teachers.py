@@ -20,7 +20,13 @@ OBJECTIVE = {"alpha": 0.5, "beta": 10.0, "terms": [{"name": "mimic", "loss": "co
 
 
 def configure(root: Path, teacher: Path, folder: Path, **keys: object) -> Path:
-    settings = {"checkpoint": str(teacher), "cache": str(folder / "answers"), "cache_dtype": "float32", **keys}
+    settings = {
+        "checkpoint": str(teacher),
+        "allow_weak": True,
+        "cache": str(folder / "answers"),
+        "cache_dtype": "float32",
+        **keys,
+    }
     values = recipe(root, folder / "run", objective=OBJECTIVE, teacher=settings, train={"epochs": 3})
     return write_config(folder / "run.yaml", values)
 
@@ -111,6 +117,29 @@ def test_what_a_cache_cannot_do_is_said_before_anything_starts(
     assert not (tmp_path / "answers").exists()
 
 
+def test_a_head_that_guesses_is_refused_where_its_scores_are_asked_for(
+    pedestrians: Path,
+    teacher: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    config = configure(pedestrians, teacher, tmp_path, mode="online", allow_weak=False)
+    knows = Teacher.forward
+
+    def shrugs(self: Teacher, images: torch.Tensor) -> Output:
+        answer = knows(self, images)
+        assert answer.logits is not None
+        return answer._replace(logits=torch.zeros_like(answer.logits))
+
+    monkeypatch.setattr(Teacher, "forward", shrugs)
+    assert train_main([str(config), "train.epochs=1"]) == 2
+    message = capsys.readouterr().err
+    assert "training images right, no more than a network that guesses" in message
+    assert "under the same ids" in message
+    assert train_main([str(config), "train.epochs=1", "objective.alpha=1"]) == 0  # by its embeddings
+
+
 def test_a_teacher_at_chance_is_refused_unless_told(
     pedestrians: Path,
     teacher: Path,
@@ -118,7 +147,8 @@ def test_a_teacher_at_chance_is_refused_unless_told(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    config = configure(pedestrians, teacher, tmp_path, mode="clean")
+    config = configure(pedestrians, teacher, tmp_path, mode="clean", allow_weak=False)
+    distil = [str(config), "train.epochs=1", "objective.alpha=1"]  # whose head is not looked at
     knows = Teacher.forward
 
     def forgets(self: Teacher, images: torch.Tensor) -> Output:
@@ -126,10 +156,10 @@ def test_a_teacher_at_chance_is_refused_unless_told(
         return answer._replace(neck=torch.randn_like(answer.neck))
 
     monkeypatch.setattr(Teacher, "forward", forgets)
-    assert train_main([str(config), "train.epochs=1"]) == 2
+    assert train_main(distil) == 2
     message = capsys.readouterr().err
     assert "networks that guess" in message
     assert "teacher.allow_weak" in message
-    assert train_main([str(config), "train.epochs=1", "teacher.allow_weak=true"]) == 0
+    assert train_main([*distil, "teacher.allow_weak=true"]) == 0
     monkeypatch.undo()
-    assert train_main([str(config), "train.epochs=1", f"output={tmp_path / 'good'}"]) == 0
+    assert train_main([*distil, f"output={tmp_path / 'good'}"]) == 0

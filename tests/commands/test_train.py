@@ -89,7 +89,7 @@ def test_every_kind_of_run_trains(
     pedestrians: Path, teacher: Path, tmp_path: Path, sections: dict[str, object], capsys: pytest.CaptureFixture[str]
 ) -> None:
     needs_teacher = "terms" not in sections["objective"] or sections["objective"] != {"terms": [TRIPLET]}  # type: ignore[operator]
-    extra = {"teacher": {"checkpoint": str(teacher)}} if needs_teacher else {}
+    extra = {"teacher": {"checkpoint": str(teacher), "allow_weak": True}} if needs_teacher else {}
     values = recipe(pedestrians, tmp_path / "run", **sections, **extra)
     assert train_main([str(write_config(tmp_path / "run.yaml", values))]) == 0
     printed = capsys.readouterr().out
@@ -126,7 +126,7 @@ def stop_in_mid_epoch(process: subprocess.Popen[str], folder: Path, signum: int)
 def test_an_interrupted_run_ends_as_an_uninterrupted_one(
     pedestrians: Path, teacher: Path, tmp_path: Path, signum: int
 ) -> None:
-    extra = {"teacher": {"checkpoint": str(teacher)}}
+    extra = {"teacher": {"checkpoint": str(teacher), "allow_weak": True}}
     whole = write_config(tmp_path / "whole.yaml", recipe(pedestrians, tmp_path / "whole", **LONG, **extra))
     broken = write_config(tmp_path / "broken.yaml", recipe(pedestrians, tmp_path / "broken", **LONG, **extra))
     assert train_main([str(whole)]) == 0
@@ -171,7 +171,11 @@ def die_in_second_evaluation(patch: pytest.MonkeyPatch, before: bool) -> None:
 def test_a_run_killed_while_an_epoch_is_evaluated_ends_as_an_uninterrupted_one(
     pedestrians: Path, teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
 ) -> None:
-    extra = {**LONG, "teacher": {"checkpoint": str(teacher)}, "train": {**LONG["train"], "checkpoint_every": 1000}}
+    extra = {
+        **LONG,
+        "teacher": {"checkpoint": str(teacher), "allow_weak": True},
+        "train": {**LONG["train"], "checkpoint_every": 1000},
+    }
     whole, broken = (
         write_config(tmp_path / f"{name}.yaml", recipe(pedestrians, tmp_path / name, **extra))
         for name in ("whole", "broken")
@@ -307,7 +311,9 @@ def test_a_users_mistake_is_one_paragraph_and_starts_nothing(
 def test_a_mistake_shows_before_the_teacher_is_judged(
     pedestrians: Path, teacher: Path, tmp_path: Path, override: str, word: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    values = recipe(pedestrians, tmp_path / "run", objective={"beta": 1.0}, teacher={"checkpoint": str(teacher)})
+    values = recipe(
+        pedestrians, tmp_path / "run", objective={"beta": 1.0}, teacher={"checkpoint": str(teacher), "allow_weak": True}
+    )
     assert train_main([str(write_config(tmp_path / "run.yaml", values)), override]) == 2
     printed = capsys.readouterr()
     assert word in printed.err
@@ -317,7 +323,12 @@ def test_a_mistake_shows_before_the_teacher_is_judged(
 def test_a_teacher_of_other_identities_is_refused(
     pedestrians: Path, teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    values = recipe(pedestrians, tmp_path / "run", objective={"alpha": 0.5}, teacher={"checkpoint": str(teacher)})
+    values = recipe(
+        pedestrians,
+        tmp_path / "run",
+        objective={"alpha": 0.5},
+        teacher={"checkpoint": str(teacher), "allow_weak": True},
+    )
     config = write_config(tmp_path / "run.yaml", values)
     content = load_checkpoint(teacher)
     content["classes"] = [*content["classes"][:-1], 999]
