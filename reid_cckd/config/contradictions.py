@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
 
-from reid_cckd.config.schema import Config, Evaluation, Sampler, Teacher
+from reid_cckd.config.schema import Config, Evaluation, Ramp, Sampler, Teacher
 from reid_cckd.config.tree import join
 
 
@@ -129,6 +129,10 @@ def _task_contradictions(evaluation: Evaluation) -> Iterator[tuple[str, str]]:
 
 
 def _term_contradictions(config: Config) -> Iterator[tuple[str, str]]:
+    weights = {f"objective.terms.{place}.weight": term.weight for place, term in enumerate(config.objective.terms)}
+    for key, weight in {"objective.beta": config.objective.beta, **weights}.items():
+        if min([weight.start, weight.stop] if isinstance(weight, Ramp) else [weight]) < 0:
+            yield key, "below 0 a loss is made larger, not smaller; expected 0 or more"
     taken = {"ce", "kd", "cc", "loss"}
     for position, term in enumerate(config.objective.terms):
         if term.name in taken:

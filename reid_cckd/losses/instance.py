@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from reid_cckd.losses.against_teacher import AgainstTeacher, same_width
+from reid_cckd.losses.against_teacher import AgainstTeacher, finite, same_width
 from reid_cckd.losses.checks import positive
 from reid_cckd.losses.kernels import unit_rows
 from reid_cckd.losses.pairs import check_labels, refuse_pairs
@@ -37,8 +37,8 @@ class CrossEntropy(nn.Module):
     """Softmax cross-entropy of logits (N, C) and labels (N,) in 0..C-1, torch's own; ``label_smoothing`` in [0, 1].
 
     Raises:
-        ValueError: label_smoothing out of range; in the call, no rows, labels that are not N integers, or mined pairs,
-            of which it knows none.
+        ValueError: label_smoothing out of range; in the call, no rows, labels that are not N integers, mined pairs, of
+            which it knows none; and where `may_look` says so, NaN or Inf.
     """
 
     def __init__(self, label_smoothing: float = 0.0) -> None:
@@ -47,14 +47,20 @@ class CrossEntropy(nn.Module):
             raise ValueError(f"label_smoothing: expected a number in [0, 1], got {label_smoothing}")
         self.label_smoothing = label_smoothing
 
-    def forward(self, embeddings: Tensor, labels: Tensor, indices_tuple: Any = None, ref_emb: None = None) -> Tensor:
+    def forward(
+        self, embeddings: Tensor, labels: Tensor | None = None, indices_tuple: Any = None, ref_emb: None = None
+    ) -> Tensor:
         if embeddings.ndim != 2 or not len(embeddings):  # torch's mean over no rows is NaN
             raise ValueError(f"embeddings: expected logits (N, C) of one row or more, got {tuple(embeddings.shape)}")
         refuse_pairs(indices_tuple)
+        if labels is None:
+            raise ValueError("labels: pass the classes, loss(logits, labels)")
         check_labels(labels, len(embeddings))
         if labels.is_floating_point():
             raise ValueError(f"labels: expected integers, got {labels.dtype}")
-        return functional.cross_entropy(at_least_float32(embeddings), labels, label_smoothing=self.label_smoothing)
+        logits = at_least_float32(embeddings)
+        value = functional.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+        return finite(value, logits, logits)
 
 
 class HintonKD(AgainstTeacher):

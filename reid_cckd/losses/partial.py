@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from reid_cckd.losses.against_teacher import finite
 from reid_cckd.losses.checks import positive
 from reid_cckd.losses.distributed import (
     for_parts,
@@ -53,7 +54,8 @@ class PartialMargin(nn.Module):
         shard: let each process hold a part of the classes.
 
     Raises:
-        ValueError: names the argument; in the call also labels that are missing, of another shape or out of range.
+        ValueError: names the argument; in the call also labels that are missing, of another shape or out of range; and
+            where `may_look` says so, NaN or Inf.
     """
 
     step: Tensor
@@ -93,7 +95,8 @@ class PartialMargin(nn.Module):
         if self.training:
             self.step += 1
         with full_precision(rows):
-            return self._of_a_part(rows, labels, classes) if self.shards else self._of_all(rows, labels, classes)
+            value = self._of_a_part(rows, labels, classes) if self.shards else self._of_all(rows, labels, classes)
+        return finite(value, rows, rows)
 
     def _of_all(self, rows: Tensor, labels: Tensor, classes: Tensor) -> Tensor:
         own = torch.searchsorted(classes, labels)

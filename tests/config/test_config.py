@@ -73,6 +73,9 @@ def test_every_fault_is_in_one_error_with_line_and_hint(tmp_path: Path) -> None:
     [
         ("objective.alpha=0.5", "objective.alpha"),
         ("objective.beta=3", "objective.beta"),
+        ("objective.beta=-3", "objective.beta: below 0 a loss is made larger"),
+        ("objective.beta={start: 1, stop: -1}", "objective.beta: below 0"),
+        ("objective.terms=[{name: m, loss: sp, weight: -1}]", "objective.terms.0.weight: below 0"),
         ("sampler.kind=sur", "sampler.kind"),
         ("sampler.samples_per_class=1", "sampler.samples_per_class"),
         ("teacher.checkpoint=t.pt", "teacher"),

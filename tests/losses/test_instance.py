@@ -191,3 +191,9 @@ def test_cross_entropy_names_what_is_wrong() -> None:
         CrossEntropy()(rows(), torch.zeros(6))
     with pytest.raises(ValueError, match=r"^embeddings"):
         CrossEntropy()(rows(0), torch.zeros(0, dtype=torch.long))
+    with pytest.raises(ValueError, match=r"^labels: pass"):
+        CrossEntropy()(rows())
+    broken = rows()
+    broken[1, 0] = torch.nan
+    with pytest.raises(ValueError, match=r"^embeddings: 1 of 6 rows hold NaN"):
+        CrossEntropy()(broken, torch.zeros(6, dtype=torch.long))

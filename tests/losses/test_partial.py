@@ -99,3 +99,5 @@ def test_bad_arguments_are_named(name: str, value: object) -> None:
         made()(rows(2), None)
     with pytest.raises(ValueError, match=r"^indices_tuple:"):
         made()(rows(2), torch.tensor([0, 1]), (torch.tensor([0]),) * 3)
+    with pytest.raises(ValueError, match=r"^embeddings: 2 of 2 rows hold NaN"):
+        made()(rows(2) * torch.nan, torch.tensor([0, 1]))
