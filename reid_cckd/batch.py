@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -16,24 +17,38 @@ class Batch:
     """Images as they were decoded; every network normalises them by its own statistics.
 
     ``images``: (N, 3, H, W) uint8, RGB. ``labels``: (N,) int64 class indices. ``index``: (N,) int64 rows of
-    the manifest.
+    the manifest. ``repeat``: (N,) int64, how often each row came before in the batch of which this may be a part; None
+    where nobody asks.
     """
 
     images: Tensor
     labels: Tensor
     index: Tensor
+    repeat: Tensor | None = None
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on another device."""
-        return Batch(*(send(column, torch.device(device)) for column in (self.images, self.labels, self.index)))
+        return self._each(lambda column: send(column, torch.device(device)))
 
     def pin_memory(self) -> Batch:
         """The same batch in page-locked memory; a DataLoader with ``pin_memory=True`` calls this."""
-        return Batch(self.images.pin_memory(), self.labels.pin_memory(), self.index.pin_memory())
+        return self._each(Tensor.pin_memory)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        repeat = None if self.repeat is None else change(self.repeat)
+        return Batch(change(self.images), change(self.labels), change(self.index), repeat)
 
 
-def repeats(index: NDArray[np.int64]) -> NDArray[np.int64]:
-    """(N,) how often each number came before in the batch: a view of an image is drawn, and remembered, by that."""
+class Part(list[int]):
+    """Rows of a part of a batch; ``before``: those of the parts in front of it, which count when a row is repeated."""
+
+    before: Sequence[int] = ()
+
+
+def repeats(index: NDArray[np.int64], before: Sequence[int] | NDArray[np.int64] = ()) -> NDArray[np.int64]:
+    """(N,) how often each number came earlier, ``before`` too: a view of an image is drawn, and remembered, by that."""
+    if len(before):
+        return repeats(np.concatenate([np.asarray(before, dtype=np.int64), index]))[len(before) :]
     order = np.argsort(index, kind="stable")
     ordered = index[order]
     first = np.searchsorted(ordered, ordered)

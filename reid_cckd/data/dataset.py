@@ -26,14 +26,15 @@ from reid_cckd.data.packed import Packed
 from reid_cckd.data.packing import cached
 from reid_cckd.errors import DataError
 
-Item = tuple[Tensor, int, int]
+Item = tuple[Tensor, int, int, int]
 
 
 class ImageDataset(Dataset[Item]):
     """Map-style images of a manifest.
 
-    Item ``i`` is ((3, H, W) uint8 RGB, class label, i). With an ``augment`` it depends on (seed, epoch, i) alone, and
-    on how often i came before in the batch: a sampler that repeats an image gets different views of it. ``views=M``
+    Item ``i`` is ((3, H, W) uint8 RGB, class label, i, how often i came before in the batch). With an ``augment`` it
+    depends on (seed, epoch, i) alone, and on that number: a sampler that repeats an image gets different views of it. A
+    `Part` of a batch counts the rows in front of it too. ``views=M``
     leaves M augmentations of each image: epoch e shows view e mod M of it, and a repeated image the next one.
 
     ``labels``: (N,) int64 class of each row. ``image_size``: (H, W). ``cache="memory"`` decodes everything once into
@@ -123,18 +124,18 @@ class ImageDataset(Dataset[Item]):
 
     def __getitems__(self, indices: Sequence[int]) -> list[Item]:
         """The items of one batch (a DataLoader's fetcher calls this instead of ``__getitem__``)."""
-        seen: Counter[int] = Counter()
+        seen = Counter(self.shown[[*getattr(indices, "before", ())]].tolist())
         return [self._item(int(index), seen) for index in indices]
 
     def _item(self, index: int, seen: Counter[int]) -> Item:
         index, image = self._readable(int(self.shown[index]))
         repeat, seen[index] = seen[index], seen[index] + 1
         if self.augment is not None:
-            epoch = int(self._epoch)
+            epoch, other = int(self._epoch), repeat
             if self.views is not None:
-                epoch, repeat = (epoch + repeat) % self.views, 0
-            image = self.augment(image, seed=self.seed, epoch=epoch, index=index, repeat=repeat)
-        return torch.from_numpy(image.transpose(2, 0, 1)), int(self.labels[index]), index
+                epoch, other = (epoch + repeat) % self.views, 0
+            image = self.augment(image, seed=self.seed, epoch=epoch, index=index, repeat=other)
+        return torch.from_numpy(image.transpose(2, 0, 1)), int(self.labels[index]), index, repeat
 
     def _readable(self, index: int) -> tuple[int, Pixels]:
         """An image, or the one that stands in for it, and its number."""
@@ -180,9 +181,9 @@ class ImageDataset(Dataset[Item]):
 
 
 def collate(items: Sequence[Item]) -> Batch:
-    """One batch of items: images (N, 3, H, W) uint8, labels and indices (N,) int64."""
-    images, labels, index = zip(*items, strict=True)
-    return Batch(torch.stack(images), torch.tensor(labels), torch.tensor(index))
+    """One batch of items: images (N, 3, H, W) uint8, labels, indices and repeats (N,) int64."""
+    images, *numbers = zip(*items, strict=True)
+    return Batch(torch.stack(images), *map(torch.tensor, numbers))
 
 
 def _kin(labels: NDArray[np.int64], row: int) -> list[int]:

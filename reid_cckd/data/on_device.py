@@ -34,9 +34,10 @@ class DeviceImages:
 
     def batch(self, rows: Sequence[int], epoch: int) -> Batch:
         """The images of these rows as they look in this epoch; a row that is repeated looks different each time."""
-        index = torch.from_numpy(self.shown[np.asarray(rows, dtype=np.int64)])
-        places = send(index, self.device)
+        index = self.shown[np.asarray(rows, dtype=np.int64)]
+        repeat = torch.from_numpy(repeats(index, self.shown[[*getattr(rows, "before", ())]]))
+        places = send(torch.from_numpy(index), self.device)
         images = self.images.index_select(0, places)
         if self.augment is not None:
-            images = self.augment(images, places, epoch, send(torch.from_numpy(repeats(index.numpy())), self.device))
-        return Batch(images, self.labels.index_select(0, places), index)
+            images = self.augment(images, places, epoch, send(repeat, self.device))
+        return Batch(images, self.labels.index_select(0, places), torch.from_numpy(index), repeat)

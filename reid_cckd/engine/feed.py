@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from reid_cckd.batch import Batch
+from reid_cckd.batch import Batch, Part
 from reid_cckd.engine.distributed import rank, world_size
 from reid_cckd.errors import UserError
 
@@ -40,10 +40,12 @@ class Share:
     rank: int
     world_size: int
 
-    def __iter__(self) -> Iterator[list[int]]:
+    def __iter__(self) -> Iterator[Part]:
         for batch in self.batches:
             first, last = (len(batch) * part // self.world_size for part in (self.rank, self.rank + 1))
-            yield batch[first:last]
+            part = Part(batch[first:last])
+            part.before = batch[:first]
+            yield part
 
     def __len__(self) -> int:
         return len(self.batches)

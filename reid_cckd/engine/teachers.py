@@ -49,6 +49,7 @@ class CachedTeacher:
 
     def __call__(self, batch: Batch, images: Tensor, epoch: int) -> Output:
         index: NDArray[np.int64] = batch.index.cpu().numpy()
-        view = (epoch + repeats(index)) % self.cache.layout.views
+        repeat = repeats(index) if batch.repeat is None else batch.repeat.cpu().numpy()
+        view = (epoch + repeat) % self.cache.layout.views
         rows = self.cache.look_up(view, index)
         return self.cache.layout.output(send(rows, images.device))

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from reid_cckd.batch import Part
 from reid_cckd.data import DeviceImages, build_batched_augment
 from reid_cckd.data.batched import CoarseDropout, Erasing, HorizontalFlip, RandomCrop, uniform
 from reid_cckd.engine import DirectFeed
@@ -101,6 +102,9 @@ def test_a_view_depends_on_its_row_and_not_on_its_batch() -> None:
     together, alone = held([5, 9, 5], 1), held([9], 1)
     assert torch.equal(together.images[1], alone.images[0])
     assert not torch.equal(together.images[0], together.images[2])  # a repeated image looks different
+    part = Part([5])  # of the same batch, on another process
+    part.before = [5, 9]
+    assert torch.equal(held(part, 1).images[0], together.images[2])
 
 
 def test_without_augmentation_the_images_are_untouched() -> None:

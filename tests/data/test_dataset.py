@@ -13,6 +13,7 @@ from reid_cckd.data.augment import build_augment, limit_threads
 from reid_cckd.data.dataset import ImageDataset, collate
 from reid_cckd.data.images import DamagedImageError
 from reid_cckd.data.manifest import Manifest
+from reid_cckd.engine.feed import Share
 from reid_cckd.errors import DataError, UserError
 from tests.data.trees import write_image
 
@@ -39,8 +40,8 @@ def epoch(images: ImageDataset, workers: int, context: str | None = None) -> lis
 
 
 def test_items_and_batches(manifest: Manifest) -> None:
-    image, label, index = dataset(manifest)[5]
-    assert (image.shape, image.dtype, label, index) == ((3, *SIZE), torch.uint8, 2, 5)
+    image, *numbers = dataset(manifest)[5]
+    assert (image.shape, image.dtype, numbers) == ((3, *SIZE), torch.uint8, [2, 5, 0])
     batch = epoch(dataset(manifest), 0)[1]
     assert isinstance(batch, Batch)
     assert batch.images.shape == (4, 3, *SIZE)
@@ -99,6 +100,21 @@ def test_copies_in_one_batch_are_different_views(manifest: Manifest) -> None:
     assert torch.equal(other[0], images[5][0])
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_batch_shows_the_same_whatever_number_of_processes_shares_it(manifest: Manifest, workers: int) -> None:
+    batches = [[4, 5, 4, 5, 4, 6], [7, 7, 7, 7, 7, 7]]
+    images = dataset(manifest, augment=build_augment(NOISE, SIZE), seed=1)
+
+    def shown(rank: int, world_size: int) -> list[Batch]:
+        share: Any = Share(batches, rank, world_size)  # type: ignore[arg-type]
+        return list(DataLoader(images, batch_sampler=share, collate_fn=collate, num_workers=workers))
+
+    whole, *parts = shown(0, 1), shown(0, 2), shown(1, 2)
+    for batch, *pieces in zip(whole, *parts, strict=True):
+        assert torch.equal(torch.cat([piece.images for piece in pieces]), batch.images)
+        assert [repeat for piece in pieces for repeat in piece.repeat.tolist()] == batch.repeat.tolist()  # type: ignore[union-attr]
+
+
 @pytest.mark.parametrize("cache", ["none", "memory"])
 def test_damaged_images_are_skipped_and_listed_when_told_so(
     manifest: Manifest, cache: Literal["none", "memory"]
@@ -124,7 +140,7 @@ def test_rows_stay_those_of_an_earlier_start(manifest: Manifest, cache: Literal[
     plain = dataset(manifest.take(np.arange(N) != 5))
     assert (len(images), images.shown.tolist()) == (N - 1, [0, 1, 2, 3, 3, 5, 6, 7, 8])
     for i, row in enumerate([0, 1, 2, 4, 4, 5, 6, 7, 8]):  # rows of the others
-        assert images[i][1:] == (images.labels[i], images.shown[i])
+        assert images[i][1:3] == (images.labels[i], images.shown[i])
         assert torch.equal(images[i][0], plain[row][0])
     if cache != "none":
         shown = images.decoded[torch.from_numpy(images.shown)].permute(0, 3, 1, 2)
@@ -154,7 +170,7 @@ def test_damage_after_the_check_brings_another_of_the_class_where_that_is_forgiv
     with pytest.raises(DamagedImageError, match=r"2\.png"):
         images[2]
     again, first, second = images.forgiving().__getitems__([3, 2, 2])
-    assert [item[1:] for item in (again, first, second)] == [(1, 3)] * 3
+    assert [item[1:] for item in (again, first, second)] == [(1, 3, 0), (1, 3, 1), (1, 3, 2)]
     assert not torch.equal(again[0], first[0])  # each its own view
     assert not torch.equal(first[0], second[0])
     assert capfd.readouterr().err.count("2.png") == 1

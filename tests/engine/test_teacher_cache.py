@@ -63,6 +63,11 @@ def test_every_view_of_every_image_is_found_again(tmp_path: Path) -> None:
         assert output.feature_map is None
 
 
+def test_repeats_of_a_part_count_what_came_before_it() -> None:
+    assert repeats(np.array([3, 1, 3]), [3, 3, 2]).tolist() == [2, 0, 3]
+    assert repeats(np.array([3, 1, 3]), []).tolist() == [0, 0, 1]
+
+
 def test_repeats_are_counted_in_the_order_of_the_batch() -> None:
     assert repeats(np.array([4, 4, 1, 4, 1])).tolist() == [0, 1, 0, 2, 1]
 
