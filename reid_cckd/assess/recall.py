@@ -10,7 +10,7 @@ from torch import nn
 
 from reid_cckd.assess.extraction import Extraction
 from reid_cckd.assess.verdict import Verdict
-from reid_cckd.data import Manifest
+from reid_cckd.data import ImageDataset, Manifest
 from reid_cckd.engine import on_rank_zero
 from reid_cckd.errors import DataError
 from reid_cckd.evaluation import RecallResult, evaluate_recall
@@ -45,14 +45,18 @@ class RecallJudge(Extraction):
             "valid_queries": result.num_valid_queries,
             "queries": result.num_queries,
         }
-        return Verdict(_scores(result), protocol)
+        return Verdict(_scores(result), protocol, queries=(self._searchers().manifest, result))
 
     def evaluate(self, network: nn.Module) -> RecallResult:
         """Exact metrics of the network's embeddings."""
-        dataset = self.images_of("searchers", searchers(self.manifest))
+        dataset = self._searchers()
         rows = self.rows(network, dataset, self.settings.on, self.settings.flip)
         labels, ranks = dataset.manifest.labels, self.settings.ranks
         return on_rank_zero(lambda: evaluate_recall(rows, labels, ranks, device=self.device))
+
+    def _searchers(self) -> ImageDataset:
+        """Those of them that can be read, if damaged ones are to be left out."""
+        return self.images_of("searchers", searchers(self.manifest))
 
 
 def searchers(manifest: Manifest) -> Manifest:

@@ -9,15 +9,20 @@ from typing import Any, Protocol
 from torch import nn
 
 from reid_cckd.data import Manifest
+from reid_cckd.evaluation import RecallResult
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """``scores``: fractions by name. ``protocol``: what must be known to compare them. ``details``: more, for JSON."""
+    """``scores``: fractions by name. ``protocol``: what must be known to compare them. ``details``: more, for JSON.
+
+    ``queries``: the images that searched and what each of them found, where there are such.
+    """
 
     scores: dict[str, float]
     protocol: dict[str, Any]
     details: dict[str, Any] = field(default_factory=dict)
+    queries: tuple[Manifest, RecallResult] | None = None
 
 
 class Judge(Protocol):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from reid_cckd.assess import Judge, build_judge
-from reid_cckd.commands.reporting import cost, counts, score_table
+from reid_cckd.commands.reporting import cost, counts, score_table, write_queries
 from reid_cckd.commands.subjects import open_checkpoint, usual_output
 from reid_cckd.config import Config, config_from_dict, to_dict
 from reid_cckd.engine import is_embeddings, load_checkpoint, rank
@@ -66,6 +66,8 @@ def report_judged(
         ),
     }
     write_json(folder / "report.json", report)
+    if verdict.queries is not None:
+        write_queries(folder / "queries.csv", *verdict.queries)
     print(score_table([{"name": folder.name, **verdict.scores, **measured}]))
     print(f"Report: {folder}")
     return report

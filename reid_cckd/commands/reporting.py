@@ -98,13 +98,13 @@ def report_subject(
     return report
 
 
-def write_queries(path: Path, query: Embeddings, result: RetrievalResult | RecallResult) -> None:
+def write_queries(path: Path, query: Embeddings | Manifest, result: RetrievalResult | RecallResult) -> None:
     """A line a query: image, id, camera, what its scores are means of, and the rank of its first match.
 
     Scores and rank are empty where nothing matches.
     """
     values = [getattr(result, name).tolist() for name in (*result.per_query, "first_rank")]
-    columns = (query.paths.tolist(), query.labels.tolist(), query.cameras.tolist(), result.valid.tolist(), *values)
+    columns = (query.paths, query.labels.tolist(), query.cameras.tolist(), result.valid.tolist(), *values)
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["path", "id", "camera", *result.per_query, "first_rank"])

@@ -193,6 +193,8 @@ def test_every_test_image_searches_the_others(folders: Path) -> None:
     assert found.scores == {"recall@1": 0.0, "recall@2": 0.5, "map_at_r": 0.0, "r_precision": 0.0}
     assert (found.protocol["valid_queries"], found.protocol["queries"]) == (2, 4)
     assert judge(Grey()) == found.scores
+    assert found.queries is not None
+    assert len(found.queries[0]) == len(found.queries[1].valid) == 4
     (folders / "test" / "cat" / "1.png").unlink()
     with pytest.raises(DataError, match="3 test images, no two of one class"):
         build_judge(config, read_manifest(config.data), CPU)

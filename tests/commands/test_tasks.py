@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import pickle
 from pathlib import Path
@@ -116,3 +117,16 @@ def test_faces_are_judged_by_their_pairs(root: Path, tmp_path: Path, capsys: pyt
     assert report["scores"]["accuracy"] == report["scores"]["lfw"] >= 0.5
     assert report["details"]["lfw"]["num_same"] == 10
     assert "lfw tar" in capsys.readouterr().out
+
+
+def test_images_that_search_each_other_are_reported_one_by_one(root: Path, tmp_path: Path) -> None:
+    values = recipe(root, tmp_path / "run", evaluation={"task": "recall", "ranks": [1, 2], "flip": False})
+    assert main(["train", str(write_config(tmp_path / "run.yaml", values))]) == 0
+    assert main(["test", str(tmp_path / "run"), "--output", str(tmp_path / "again")]) == 0
+    for folder in (tmp_path / "run", tmp_path / "again"):
+        scores = json.loads((folder / "report.json").read_text())["scores"]
+        with (folder / "queries.csv").open(newline="") as file:
+            queries = list(csv.DictReader(file))
+        assert [Path(row["path"]).parts[:2] for row in queries[:4]] == [("test", "dark")] * 4
+        assert scores["map_at_r"] == pytest.approx(np.mean([float(row["ap_at_r"]) for row in queries]))
+        assert scores["recall@2"] == np.mean([int(row["first_rank"]) <= 2 for row in queries])
