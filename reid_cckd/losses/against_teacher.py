@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from reid_cckd.losses.checks import may_look
-from reid_cckd.losses.correlation import blame, check_rows
+from reid_cckd.losses.checks import finite
+from reid_cckd.losses.correlation import check_rows
 from reid_cckd.losses.pairs import refuse_pairs
 from reid_cckd.losses.precision import at_least_float32, constant, full_precision
 
@@ -52,17 +52,6 @@ def matched(
     check_rows(embeddings, ref_emb, ndims)
     student = at_least_float32(embeddings)
     return student, constant(ref_emb, student)
-
-
-def finite(value: Tensor, student: Tensor, teacher: Tensor) -> Tensor:
-    """The loss itself.
-
-    Raises:
-        ValueError: it is NaN or Inf, and `may_look` says so; names the argument that made it so.
-    """
-    if may_look(value) and not bool(value.isfinite()):
-        raise ValueError(blame(student, teacher))
-    return value
 
 
 def same_width(student: Tensor, teacher: Tensor, what: str) -> None:

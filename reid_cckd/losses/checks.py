@@ -1,4 +1,4 @@
-"""What options of losses have to be, and when a loss looks at the numbers that it was given."""
+"""What losses refuse: options, and numbers where it is free to look at them."""
 
 from __future__ import annotations
 
@@ -30,3 +30,23 @@ def out_of_range(indices: Tensor, count: int) -> bool:
     if not len(indices) or not may_look(indices):
         return False
     return int(indices.min()) < 0 or int(indices.max()) >= count
+
+
+def finite(value: Tensor, student: Tensor, teacher: Tensor) -> Tensor:
+    """The loss itself.
+
+    Raises:
+        ValueError: it is NaN or Inf, and `may_look` says so; names the argument that made it so.
+    """
+    if may_look(value) and not bool(value.isfinite().all()):
+        raise ValueError(blame(student, teacher))
+    return value
+
+
+def blame(embeddings: Tensor, ref_emb: Tensor) -> str:
+    """Which argument made the loss infinite or undefined."""
+    for name, rows in (("embeddings", embeddings), ("ref_emb", ref_emb)):
+        bad = (~rows.isfinite()).flatten(1).any(dim=1).nonzero().squeeze(1)
+        if len(bad):
+            return f"{name}: {len(bad)} of {len(rows)} rows hold NaN or Inf, the first is row {int(bad[0])}"
+    return "embeddings, ref_emb: finite, but their kernel values are not; normalise or project them less steeply"

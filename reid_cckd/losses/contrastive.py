@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from reid_cckd.losses.against_teacher import finite, matched
-from reid_cckd.losses.checks import out_of_range, positive
+from reid_cckd.losses.against_teacher import matched
+from reid_cckd.losses.checks import finite, out_of_range, positive
 from reid_cckd.losses.distributed import gather_rows
 from reid_cckd.losses.groups import group_means
 from reid_cckd.losses.kernels import unit_rows

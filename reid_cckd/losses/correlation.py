@@ -12,7 +12,7 @@ from pytorch_metric_learning.losses import BaseMetricLossFunction
 from pytorch_metric_learning.reducers import MeanReducer, SumReducer
 from torch import Tensor
 
-from reid_cckd.losses.checks import may_look
+from reid_cckd.losses.checks import finite
 from reid_cckd.losses.fused import Kernel, Past, Weights, compiled_step, plain_row_sums, row_sums
 from reid_cckd.losses.kernels import DotKernel, GaussianRBF
 from reid_cckd.losses.memory import PairMemory
@@ -118,8 +118,7 @@ class CorrelationCongruenceLoss(BaseMetricLossFunction):  # type: ignore[misc]
             values, anchors = self._all(student, teacher, labels), torch.arange(len(student), device=student.device)
         if not len(anchors):
             return self.zero_losses()  # type: ignore[no-any-return]
-        if may_look(values) and not bool(values.isfinite().all()):  # on N values, for NaN and Inf in rows end up here
-            raise ValueError(blame(embeddings, ref_emb))
+        finite(values, embeddings, ref_emb)  # on N values, for NaN and Inf in rows end up here
         if self.memory is not None and self.training:
             self.memory.add(student, teacher, labels)
         return {"loss": {"losses": values, "indices": anchors, "reduction_type": "element"}}
@@ -176,12 +175,3 @@ def check_rows(embeddings: Tensor, ref_emb: Tensor, ndims: tuple[int, ...] = (2,
         raise ValueError(f"ref_emb: shape {tuple(ref_emb.shape)} beside embeddings of shape {tuple(embeddings.shape)}")
     if len(embeddings) != len(ref_emb):
         raise ValueError(f"ref_emb: {len(ref_emb)} rows for {len(embeddings)} embeddings; row i of both is one image")
-
-
-def blame(embeddings: Tensor, ref_emb: Tensor) -> str:
-    """Which argument made the loss infinite or undefined."""
-    for name, rows in (("embeddings", embeddings), ("ref_emb", ref_emb)):
-        bad = (~rows.isfinite()).flatten(1).any(dim=1).nonzero().squeeze(1)
-        if len(bad):
-            return f"{name}: {len(bad)} of {len(rows)} rows hold NaN or Inf, the first is row {int(bad[0])}"
-    return "embeddings, ref_emb: finite, but their kernel values are not; normalise or project them less steeply"

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from reid_cckd.losses.against_teacher import AgainstTeacher, finite, same_width
-from reid_cckd.losses.checks import positive
+from reid_cckd.losses.against_teacher import AgainstTeacher, same_width
+from reid_cckd.losses.checks import finite, positive
 from reid_cckd.losses.kernels import unit_rows
 from reid_cckd.losses.pairs import check_labels, refuse_pairs
 from reid_cckd.losses.precision import at_least_float32

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from reid_cckd.losses.against_teacher import finite
-from reid_cckd.losses.checks import positive
+from reid_cckd.losses.checks import finite, positive
 from reid_cckd.losses.distributed import (
     for_parts,
     gather_rows,

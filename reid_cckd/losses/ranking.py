@@ -9,8 +9,8 @@ from itertools import permutations
 import torch
 from torch import Tensor
 
-from reid_cckd.losses.against_teacher import AgainstTeacher, distances, finite, same_width
-from reid_cckd.losses.checks import positive
+from reid_cckd.losses.against_teacher import AgainstTeacher, distances, same_width
+from reid_cckd.losses.checks import finite, positive
 from reid_cckd.losses.kernels import unit_rows
 
 LONGEST_SOFT_LIST = 6  # 720 orders
