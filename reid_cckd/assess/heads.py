@@ -13,14 +13,14 @@ from reid_cckd.build import precision
 from reid_cckd.build.networks import stage_of
 from reid_cckd.config import Config, Objective
 from reid_cckd.data import Manifest
-from reid_cckd.losses import LABEL_LOSSES, LOSSES
+from reid_cckd.losses import TEACHER_LOSSES
 
 LOOKED_AT = 256  # training images
 
 
 def asks_for_scores(objective: Objective) -> bool:
     """Whether a student learns from what its teacher's head says."""
-    terms = [term for term in objective.terms if term.loss in LOSSES and term.loss not in LABEL_LOSSES]
+    terms = [term for term in objective.terms if term.loss in TEACHER_LOSSES]
     return objective.alpha < 1 or any(stage_of(term) == "logits" for term in terms)
 
 

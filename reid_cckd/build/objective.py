@@ -16,9 +16,8 @@ from reid_cckd.build.networks import Loaded, stage_of
 from reid_cckd.config import Config, Stage
 from reid_cckd.errors import ConfigError
 from reid_cckd.losses import (
-    LABEL_LOSSES,
-    LOSSES,
     MMD,
+    TEACHER_LOSSES,
     Bilinear,
     CorrelationCongruenceLoss,
     CrossEntropy,
@@ -125,7 +124,7 @@ def _cc(objective: configuration.Objective, setting: Setting) -> Term:
 
 def _further(term: configuration.Term, objective: configuration.Objective, setting: Setting) -> Term:
     make = loss_class(term.loss)
-    learns = term.loss in LOSSES.keys() - LABEL_LOSSES
+    learns = term.loss in TEACHER_LOSSES
     if learns and setting.teacher is None:
         raise ValueError(f"{term.loss} learns from a teacher; name its checkpoint in `teacher:`")
     stage = stage_of(term)

@@ -14,7 +14,7 @@ from reid_cckd.losses.objective import Objective, Ramp, Share, Term
 from reid_cckd.losses.partial import PartialMargin
 from reid_cckd.losses.ranking import CSD, D3still, DarkRankHard, DarkRankSoft
 from reid_cckd.losses.relational import PKT, RKDAngle, RKDDistance, SimilarityPreserving
-from reid_cckd.losses.table import LABEL_FREE, LABEL_LOSSES, LOSSES, STAGES
+from reid_cckd.losses.table import LABEL_FREE, LABEL_LOSSES, LOSSES, STAGES, TEACHER_LOSSES
 
 __all__ = [
     "CRD",
@@ -26,6 +26,7 @@ __all__ = [
     "MMD",
     "PKT",
     "STAGES",
+    "TEACHER_LOSSES",
     "AdaDistill",
     "AdaFace",
     "AttentionTransfer",

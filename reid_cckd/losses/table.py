@@ -39,8 +39,10 @@ LOSSES: dict[str, type[nn.Module]] = {
 # These take no teacher, all others of the table need one.
 LABEL_LOSSES = frozenset({"cross_entropy", "adaface", "partial_margin"})
 
+TEACHER_LOSSES = frozenset(LOSSES) - LABEL_LOSSES
+
 # These look at no label: images without one can be learned from too.
-LABEL_FREE = frozenset(LOSSES) - LABEL_LOSSES - {"adadistill"}
+LABEL_FREE = TEACHER_LOSSES - {"adadistill"}
 
 STAGES: dict[str, Stage] = {  # where in the network a loss belongs; all others compare embeddings
     "cross_entropy": "logits",
