@@ -5,7 +5,7 @@ from reid_cckd.assess.choice import build_judge
 from reid_cckd.assess.classification import ClassificationJudge, held_back
 from reid_cckd.assess.heads import asks_for_scores, head_judge
 from reid_cckd.assess.identification import IdentificationJudge
-from reid_cckd.assess.recall import RecallJudge
+from reid_cckd.assess.recall import RecallJudge, searchers
 from reid_cckd.assess.retrieval import PLAIN, Refinement, RetrievalJudge, evaluate_embeddings, protocol, scores
 from reid_cckd.assess.verdict import Judge, Verdict
 from reid_cckd.assess.verification import VerificationJudge
@@ -30,4 +30,5 @@ __all__ = [
     "held_back",
     "protocol",
     "scores",
+    "searchers",
 ]

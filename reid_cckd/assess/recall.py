@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import nn
 
 from reid_cckd.assess.extraction import Extraction
 from reid_cckd.assess.verdict import Verdict
-from reid_cckd.data import ImageDataset, Manifest
+from reid_cckd.data import ImageDataset
 from reid_cckd.engine import on_rank_zero
 from reid_cckd.errors import DataError
 from reid_cckd.evaluation import RecallResult, evaluate_recall
@@ -24,7 +25,7 @@ class RecallJudge(Extraction):
 
     def check(self) -> None:
         """Raises DataError where no two images are of one class."""
-        labels = searchers(self.manifest).labels
+        labels = self.manifest.labels[searchers(self.manifest.roles)]
         if len(np.unique(labels)) == len(labels):
             raise DataError(
                 f"{self.manifest.name} at {self.manifest.root}: {len(labels):,} test images, no two of one class, so "
@@ -33,7 +34,7 @@ class RecallJudge(Extraction):
 
     def __call__(self, network: nn.Module) -> dict[str, float]:
         """Fractions by name, for the training log."""
-        return _scores(self.evaluate(network))
+        return self.evaluate(network).scores()
 
     def verdict(self, network: nn.Module) -> Verdict:
         """Recall@k, MAP@R and R-precision."""
@@ -45,7 +46,7 @@ class RecallJudge(Extraction):
             "valid_queries": result.num_valid_queries,
             "queries": result.num_queries,
         }
-        return Verdict(_scores(result), protocol, queries=(self._searchers().manifest, result))
+        return Verdict(result.scores(), protocol, queries=(self._searchers().manifest, result))
 
     def evaluate(self, network: nn.Module) -> RecallResult:
         """Exact metrics of the network's embeddings."""
@@ -56,15 +57,10 @@ class RecallJudge(Extraction):
 
     def _searchers(self) -> ImageDataset:
         """Those of them that can be read, if damaged ones are to be left out."""
-        return self.images_of("searchers", searchers(self.manifest))
+        return self.images_of("searchers", self.manifest.take(searchers(self.manifest.roles)))
 
 
-def searchers(manifest: Manifest) -> Manifest:
-    """The images that search each other."""
-    test = manifest.select("test")
-    return test if len(test) else manifest.take(manifest.roles != "train")
-
-
-def _scores(result: RecallResult) -> dict[str, float]:
-    recall = {f"recall@{k}": value for k, value in result.recall.items()}
-    return {**recall, "map_at_r": result.map_at_r, "r_precision": result.r_precision}
+def searchers(roles: NDArray[np.str_]) -> NDArray[np.bool_]:
+    """(N,) which images search each other: those of role "test", or where there are none all that are not to train."""
+    test: NDArray[np.bool_] = roles == "test"
+    return test if test.any() else roles != "train"

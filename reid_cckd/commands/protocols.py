@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from reid_cckd.assess import searchers
 from reid_cckd.commands.reporting import write_queries
 from reid_cckd.commands.significance import comparison, intervals
 from reid_cckd.commands.subjects import Subject, open_subject, usual_output
@@ -65,10 +66,9 @@ def _recall(arguments: argparse.Namespace, folder: Path) -> tuple[Subject, dict[
 
 
 def _searching_itself(source: Path) -> Subject:
-    """Every image of role "test", or where there is none every one that is not for training, searches the others."""
+    """Embeddings of which some search each other."""
     rows = Embeddings.load(source)
-    role = "test" if (rows.roles == "test").any() else None
-    kept = np.flatnonzero(rows.roles == role if role else rows.roles != "train")
+    kept = np.flatnonzero(searchers(rows.roles))
     if not len(kept):
         raise UserError(f"{source} holds images for training only; extract those to test on.")
     part = rows.take(kept)

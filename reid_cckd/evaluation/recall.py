@@ -31,11 +31,15 @@ class RecallResult:
     precision_at_r: NDArray[np.float64]
     first_rank: NDArray[np.int64]  # 1 is the top
 
+    def scores(self) -> dict[str, float]:
+        """Recall@k, MAP@R and R-precision by name."""
+        recall = {f"recall@{k}": value for k, value in self.recall.items()}
+        return {**recall, "map_at_r": self.map_at_r, "r_precision": self.r_precision}
+
     def summary(self) -> dict[str, Any]:
         """The numbers without the arrays, ready for JSON."""
-        recall = {f"recall@{k}": value for k, value in self.recall.items()}
         counts = {"num_valid_queries": self.num_valid_queries, "num_queries": self.num_queries}
-        return {**recall, "map_at_r": self.map_at_r, "r_precision": self.r_precision, **counts}
+        return {**self.scores(), **counts}
 
 
 def evaluate_recall(
