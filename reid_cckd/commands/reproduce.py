@@ -122,7 +122,6 @@ def expected_scores(study: Study, rows: Sequence[Mapping[str, Any]]) -> dict[str
 
 def _beside(published: Published, rows: Sequence[Mapping[str, Any]], metric: str) -> str:
     found = {row["name"]: row for row in rows}
-    keys = list(dict.fromkeys(key for scores in published.differences.values() for key in scores)) or [metric]
     lines = [
         {
             "name": name,
@@ -132,7 +131,7 @@ def _beside(published: Published, rows: Sequence[Mapping[str, Any]], metric: str
         }
         for name in found
         if name != published.against
-        for key in keys
+        for key in published.scores(metric)
     ]
     headings = {"name": f"less {published.against}, points", "score": "score", "here": "here", "published": "published"}
     return format_table(lines, headings, style="markdown")

@@ -125,8 +125,8 @@ def _published(study: Study, name: str) -> dict[str, Any]:
     published = study.published
     if published is None or published.against is None:
         return {}
-    keys = {study.metric, *(key for scores in published.differences.values() for key in scores)}
-    found = {f"published_{key}_difference": published.difference(name, key) for key in sorted(keys)}
+    scores = published.scores(study.metric)
+    found = {f"published_{score}_difference": published.difference(name, score) for score in scores}
     return {"published_against": published.against, **found}
 
 

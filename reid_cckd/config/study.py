@@ -31,6 +31,10 @@ class Published:
     against: str | None = None
     differences: dict[str, dict[str, float]] = field(default_factory=dict)
 
+    def scores(self, metric: str) -> list[str]:
+        """Of what it speaks: those of the differences, or where none is known the study's own ``metric``."""
+        return list(dict.fromkeys(score for scores in self.differences.values() for score in scores)) or [metric]
+
     def difference(self, row: str, score: str) -> float | None:
         """A row's score less that of ``against``; None where it is not known."""
         return self.differences.get(row, {}).get(score)
