@@ -45,6 +45,11 @@ class Part(list[int]):
     before: Sequence[int] = ()
 
 
+def rows_before(rows: Sequence[int]) -> list[int]:
+    """Those in front of a `Part`; none of a whole batch."""
+    return [*getattr(rows, "before", ())]
+
+
 def repeats(index: NDArray[np.int64], before: Sequence[int] | NDArray[np.int64] = ()) -> NDArray[np.int64]:
     """(N,) how often each number came earlier, ``before`` too: a view of an image is drawn, and remembered, by that."""
     if len(before):

@@ -57,22 +57,22 @@ def _command(arguments: argparse.Namespace) -> None:
     write, read = FORMATS[path.suffix]
     with atomic_path(path) as temporary:
         write(network, images[:2], temporary)
-        off = _difference(network, read(temporary), images)
+        wanted = network(images)
+        off = _difference(read(temporary)(images), wanted)
     rows = "class scores" if answer == "logits" else "embeddings at length 1"
     print(
         f"{path}: {readable_bytes(path.stat().st_size)}, (N, 3, {height}, {width}) uint8 RGB to "
-        f"(N, {network(images).shape[1]}) {rows}; off by {off:.1e} from the network on {TRIAL} images of noise."
+        f"(N, {wanted.shape[1]}) {rows}; off by {off:.1e} from the network on {TRIAL} images of noise."
     )
 
 
-def _difference(network: Network, found: Network, images: Tensor) -> float:
+def _difference(found: Tensor, wanted: Tensor) -> float:
     """How far the file's rows are from the network's at most.
 
     Raises:
         DataError: further than rounding takes them.
     """
-    wanted, rows = network(images), found(images)
-    off = float((rows - wanted).abs().max())
+    off = float((found - wanted).abs().max())
     if not off <= CLOSE * max(float(wanted.abs().max()), 1.0):
         raise DataError(f"The exported network is off by {off:.1e} from the one it was made of; nothing was written.")
     return off

@@ -133,18 +133,18 @@ def _prepare(config: Config, device: torch.device, kept: Mapping[str, Any]) -> t
     manifest = build.read_manifest(config.data)
     check_alike({"The data": f"{manifest.name} of {len(manifest):,} images, {build.fingerprint(manifest)[:16]}"})
     print(f"{manifest.name} at {manifest.root}\n{counts_table(manifest)}")
-    judge = build_judge(config, manifest, device)
+    judge, train_part = build_judge(config, manifest, device), manifest.select("train")
     teacher = None
     if config.teacher is not None:
         teacher = build.load_teacher(config)
         _check_teacher(config.teacher, teacher, kept)
         build.place(teacher.network, config, device)
-        build.rehearse(config, manifest.select("train"), teacher)
+        build.rehearse(config, train_part, teacher)
         _judge_teacher(config.teacher, teacher, judge)
         if asks_for_scores(config.objective) and config.evaluation.task != "classification":
-            _judge_head(config, teacher, manifest.select("train"), device)
+            _judge_head(config, teacher, train_part, device)
     began = build.Numbering.kept(kept)
-    return build.build_trainer(config, manifest.select("train"), teacher, device, judge, began), judge
+    return build.build_trainer(config, train_part, teacher, device, judge, began), judge
 
 
 def _check_teacher(settings: TeacherSettings, teacher: build.Loaded, kept: Mapping[str, Any]) -> None:

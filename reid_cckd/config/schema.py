@@ -48,9 +48,7 @@ class Sampler:
     samples_per_class: int = bounded(4, at_least=1)
     superclasses_per_batch: int = bounded(8, at_least=1)
     samples_per_superclass: int = bounded(8, at_least=1)
-    inner_samples_per_class: int | None = bounded(
-        None, at_least=1
-    )  # of `sur`: images come in groups of so many of a class
+    inner_samples_per_class: int | None = bounded(None, at_least=1)  # of `sur`: images in groups of so many of a class
     superclasses: str = "teacher"  # found in its embeddings; "data": the set's own; or a .csv or .npz file
     num_superclasses: int = bounded(64, at_least=1)  # K of the K-means over the teacher's embeddings
     cluster_by: Literal["instance", "class centroid"] = "instance"

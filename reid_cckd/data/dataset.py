@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from reid_cckd.batch import Batch
+from reid_cckd.batch import Batch, rows_before
 from reid_cckd.data.augment import Augment
 from reid_cckd.data.folders import SHOWN
 from reid_cckd.data.images import BadImage, DamagedImageError, Pixels, in_threads
@@ -124,7 +124,7 @@ class ImageDataset(Dataset[Item]):
 
     def __getitems__(self, indices: Sequence[int]) -> list[Item]:
         """The items of one batch (a DataLoader's fetcher calls this instead of ``__getitem__``)."""
-        seen = Counter(self.shown[[*getattr(indices, "before", ())]].tolist())
+        seen = Counter(self.shown[rows_before(indices)].tolist())
         return [self._item(int(index), seen) for index in indices]
 
     def _item(self, index: int, seen: Counter[int]) -> Item:

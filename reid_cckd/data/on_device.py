@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from reid_cckd.batch import Batch, repeats, send
+from reid_cckd.batch import Batch, repeats, rows_before, send
 from reid_cckd.data.batched import BatchedAugment
 
 
@@ -35,7 +35,7 @@ class DeviceImages:
     def batch(self, rows: Sequence[int], epoch: int) -> Batch:
         """The images of these rows as they look in this epoch; a row that is repeated looks different each time."""
         index = self.shown[np.asarray(rows, dtype=np.int64)]
-        repeat = torch.from_numpy(repeats(index, self.shown[[*getattr(rows, "before", ())]]))
+        repeat = torch.from_numpy(repeats(index, self.shown[rows_before(rows)]))
         places = send(torch.from_numpy(index), self.device)
         images = self.images.index_select(0, places)
         if self.augment is not None:

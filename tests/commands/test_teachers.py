@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,21 @@ def configure(root: Path, teacher: Path, folder: Path, **keys: object) -> Path:
     }
     values = recipe(root, folder / "run", objective=OBJECTIVE, teacher=settings, train={"epochs": 3})
     return write_config(folder / "run.yaml", values)
+
+
+def let_teachers_say(
+    monkeypatch: pytest.MonkeyPatch, stage: str, change: Callable[[torch.Tensor], torch.Tensor]
+) -> None:
+    """Other rows than they know, at one stage of their output."""
+    knows = Teacher.forward
+
+    def says(self: Teacher, images: torch.Tensor) -> Output:
+        answer = knows(self, images)
+        rows = getattr(answer, stage)
+        assert rows is not None
+        return answer._replace(**{stage: change(rows)})
+
+    monkeypatch.setattr(Teacher, "forward", says)
 
 
 def losses(folder: Path) -> list[dict[str, Any]]:
@@ -125,14 +141,7 @@ def test_a_head_that_guesses_is_refused_where_its_scores_are_asked_for(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     config = configure(pedestrians, teacher, tmp_path, mode="online", allow_weak=False)
-    knows = Teacher.forward
-
-    def shrugs(self: Teacher, images: torch.Tensor) -> Output:
-        answer = knows(self, images)
-        assert answer.logits is not None
-        return answer._replace(logits=torch.zeros_like(answer.logits))
-
-    monkeypatch.setattr(Teacher, "forward", shrugs)
+    let_teachers_say(monkeypatch, "logits", torch.zeros_like)
     assert train_main([str(config), "train.epochs=1"]) == 2
     message = capsys.readouterr().err
     assert "training images right, no more than a network that guesses" in message
@@ -149,13 +158,7 @@ def test_a_teacher_at_chance_is_refused_unless_told(
 ) -> None:
     config = configure(pedestrians, teacher, tmp_path, mode="clean", allow_weak=False)
     distil = [str(config), "train.epochs=1", "objective.alpha=1"]  # whose head is not looked at
-    knows = Teacher.forward
-
-    def forgets(self: Teacher, images: torch.Tensor) -> Output:
-        answer = knows(self, images)
-        return answer._replace(neck=torch.randn_like(answer.neck))
-
-    monkeypatch.setattr(Teacher, "forward", forgets)
+    let_teachers_say(monkeypatch, "neck", torch.randn_like)
     assert train_main(distil) == 2
     message = capsys.readouterr().err
     assert "networks that guess" in message
