@@ -137,17 +137,18 @@ class CosineMimic(AgainstTeacher):
 class EmbeddingMimic(AgainstTeacher):
     """Mean over the batch of |f_s - f_t|^2: CCKD's instance term where there are no shared logits.
 
-    Rows are brought to length 1 first (``normalize=True``), which makes it twice `CosineMimic`, or taken as they are.
+    Rows are brought to length 1 first (``normalize_embeddings=True``), which makes it twice `CosineMimic`, or taken as
+    they are.
 
     Source: Peng et al., ICCV 2019, sec. 4, the "mimic" baseline of metric learning.
     """
 
-    def __init__(self, normalize: bool = True) -> None:
+    def __init__(self, normalize_embeddings: bool = True) -> None:
         super().__init__()
-        self.normalize = normalize
+        self.normalize_embeddings = normalize_embeddings
 
     def compare(self, student: Tensor, teacher: Tensor) -> Tensor:
         same_width(student, teacher, "embeddings of one space")
-        if self.normalize:
+        if self.normalize_embeddings:
             student, teacher = unit_rows(student), unit_rows(teacher)
         return squared_distance(student, teacher).mean()

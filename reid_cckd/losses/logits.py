@@ -11,15 +11,15 @@ from reid_cckd.losses.checks import positive
 EPS = 1e-8  # added to the product of two lengths, as the authors do: two rows this short are hardly correlated
 
 
-def dist(student: Tensor, teacher: Tensor, beta: float = 1.0, gamma: float = 1.0, tau: float = 1.0) -> Tensor:
+def dist(student: Tensor, teacher: Tensor, beta: float = 1.0, gamma: float = 1.0, temperature: float = 1.0) -> Tensor:
     """tau^2 (beta mean_i (1 - r(Y_i.(s), Y_i.(t))) + gamma mean_c (1 - r(Y_.c(s), Y_.c(t)))).
 
-    Y = softmax(z / tau) of logits (N, C), r Pearson's correlation: over the classes of an image ("inter"), over the
-    images of a class ("intra").
+    Y = softmax(z / tau) of logits (N, C), tau the temperature, r Pearson's correlation: over the classes of an image
+    ("inter"), over the images of a class ("intra").
     """
-    likely, target = (torch.softmax(logits / tau, dim=1) for logits in (student, teacher))
+    likely, target = (torch.softmax(logits / temperature, dim=1) for logits in (student, teacher))
     inter, intra = (1 - pearson(likely, target)).mean(), (1 - pearson(likely.T, target.T)).mean()
-    return tau**2 * (beta * inter + gamma * intra)
+    return temperature**2 * (beta * inter + gamma * intra)
 
 
 def pearson(x: Tensor, y: Tensor) -> Tensor:
@@ -41,16 +41,16 @@ class DIST(AgainstTeacher):
     Args:
         beta: weight of the relation between classes.
         gamma: weight of the relation within a class.
-        tau: temperature of both softmaxes, above 0.
+        temperature: tau of both softmaxes, above 0.
     """
 
-    def __init__(self, beta: float = 1.0, gamma: float = 1.0, tau: float = 1.0) -> None:
+    def __init__(self, beta: float = 1.0, gamma: float = 1.0, temperature: float = 1.0) -> None:
         super().__init__()
-        self.beta, self.gamma, self.tau = beta, gamma, positive("tau", tau)
+        self.beta, self.gamma, self.temperature = beta, gamma, positive("temperature", temperature)
 
     def compare(self, student: Tensor, teacher: Tensor) -> Tensor:
         same_width(student, teacher, "logits of the same classes")
-        return dist(student, teacher, self.beta, self.gamma, self.tau)
+        return dist(student, teacher, self.beta, self.gamma, self.temperature)
 
 
 def _centred(rows: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ AGAINST_TEACHER: dict[str, tuple[Callable[[], nn.Module], Callable[..., float]]]
     "cosine_mimic": (CosineMimic, twin.cosine_mimic),
     "l2_mimic": (EmbeddingMimic, twin.l2_mimic),
     "l2_mimic, rows as they are": (
-        lambda: EmbeddingMimic(normalize=False),
+        lambda: EmbeddingMimic(normalize_embeddings=False),
         lambda s, t: twin.l2_mimic(s, t, normalize=False),
     ),
 }

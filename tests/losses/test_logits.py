@@ -10,7 +10,7 @@ from reid_cckd.losses.logits import DIST
 from tests.losses.test_against_teacher import POOR_BATCHES, rows
 from tests.reference import logits as twin
 
-OPTIONS = [{}, {"beta": 2.0, "gamma": 0.5}, {"tau": 4.0}]
+OPTIONS = [{}, {"beta": 2.0, "gamma": 0.5}, {"temperature": 4.0}]
 
 
 @pytest.mark.parametrize("count", [1, 2, 7])
@@ -40,7 +40,7 @@ def test_rounding_is_no_direction(batch: str, dtype: torch.dtype) -> None:
 
 def test_gradient() -> None:
     student, teacher = rows(6).requires_grad_(), rows(6, seed=1)
-    assert torch.autograd.gradcheck(lambda x: DIST(tau=2.0)(x, ref_emb=teacher), student)
+    assert torch.autograd.gradcheck(lambda x: DIST(temperature=2.0)(x, ref_emb=teacher), student)
 
 
 def test_a_linear_change_of_the_probabilities_is_free() -> None:
@@ -70,5 +70,5 @@ def test_bad_input_is_named() -> None:
         DIST()(rows(4))
     with pytest.raises(ValueError, match=r"^embeddings:"):
         DIST()(rows(4).reshape(4, 5, 1, 1), ref_emb=rows(4))
-    with pytest.raises(ValueError, match=r"^tau:"):
-        DIST(tau=0)
+    with pytest.raises(ValueError, match=r"^temperature:"):
+        DIST(temperature=0)

@@ -131,13 +131,13 @@ def test_half_precision_under_autocast_is_widened() -> None:
 def test_balance_tells_shares_of_loss_and_of_gradient() -> None:
     student, teacher = output(0), output(1)
     terms = [
-        Term("l2", EmbeddingMimic(normalize=False), 2.0, needs_teacher=True),
+        Term("l2", EmbeddingMimic(normalize_embeddings=False), 2.0, needs_teacher=True),
         Term("triplet", TripletMarginLoss(), 0.5),
         Term("cc", CorrelationCongruenceLoss(), Ramp(0, 30), on="neck", needs_teacher=True),
         Term("later", CosineMimic(), Ramp(0, 1, begin=0.9), needs_teacher=True),
     ]
     shares = {share.term: share for share in Objective(terms).balance(student, LABELS, teacher, progress=0.5)}
-    value = EmbeddingMimic(normalize=False)(student.embedding, ref_emb=teacher.embedding)
+    value = EmbeddingMimic(normalize_embeddings=False)(student.embedding, ref_emb=teacher.embedding)
     (gradient,) = torch.autograd.grad(2 * value, student.embedding)
     assert (shares["l2"].value, shares["l2"].weight) == pytest.approx((value.item(), 2.0))
     assert shares["l2"].gradient_norm == pytest.approx(gradient.norm().item())
@@ -158,13 +158,14 @@ def test_balance_of_terms_before_the_embedding_is_seen_where_they_look() -> None
     teacher = Output(embedding.detach() + 1, embedding.detach() + 1, None, maps.detach().roll(1, dims=0))
     terms = [
         Term("attention", AttentionTransfer(), 100.0, on="feature_map", needs_teacher=True),
-        Term("l2", EmbeddingMimic(normalize=False), needs_teacher=True),
+        Term("l2", EmbeddingMimic(normalize_embeddings=False), needs_teacher=True),
     ]
     shares = {share.term: share for share in Objective(terms).balance(student, LABELS, teacher)}
     value = AttentionTransfer()(maps, ref_emb=teacher.feature_map)
     (gradient,) = torch.autograd.grad(100 * value, maps, retain_graph=True)
     assert shares["attention"].gradient_norm == pytest.approx(gradient.norm().item())
-    (gradient,) = torch.autograd.grad(EmbeddingMimic(normalize=False)(embedding, ref_emb=teacher.embedding), maps)
+    mimic = EmbeddingMimic(normalize_embeddings=False)(embedding, ref_emb=teacher.embedding)
+    (gradient,) = torch.autograd.grad(mimic, maps)
     assert shares["l2"].gradient_norm == pytest.approx(gradient.norm().item())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -83,6 +84,12 @@ CASES: dict[str, Case] = {
     ),
 }
 everyone = pytest.mark.parametrize("name", sorted(CASES))
+OPTION_NAMES = {  # one name for one thing; those of a formula (alpha, beta, gamma, h, p) are each loss's own
+    *("alpha", "beta", "gamma", "h", "p", "eps", "kind", "margin", "scale", "share", "weighted", "label_smoothing"),
+    *("temperature", "student_temperature", "teacher_temperature", "normalize_embeddings", "momentum", "seed", "shard"),
+    *("num_classes", "num_images", "width", "student_width", "teacher_width", "dim", "student_classes"),
+    *("teacher_classes", "list_length", "top_k", "negatives"),
+}
 WITH_TEACHER = sorted(CASES.keys() - LABEL_LOSSES)
 
 
@@ -122,6 +129,12 @@ def check_finite(name: str, student: Tensor, teacher: Tensor) -> None:
 def test_every_loss_has_a_case() -> None:
     assert LOSSES.keys() == CASES.keys()
     assert LOSSES.keys() > LABEL_LOSSES
+
+
+@everyone
+def test_one_thing_has_one_name_in_all_losses(name: str) -> None:
+    options = set(inspect.signature(made(name).__init__).parameters) - {"args", "kwargs"}  # type: ignore[misc]
+    assert options <= OPTION_NAMES
 
 
 @everyone

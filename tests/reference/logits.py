@@ -14,8 +14,8 @@ def correlation(x, y):
     return float(x @ y) / (length(x) * length(y) + 1e-8)
 
 
-def dist(student, teacher, beta=1.0, gamma=1.0, tau=1.0):
-    s, t = (np.array([probabilities(row, tau) for row in logits]) for logits in (student, teacher))
+def dist(student, teacher, beta=1.0, gamma=1.0, temperature=1.0):
+    s, t = (np.array([probabilities(row, temperature) for row in logits]) for logits in (student, teacher))
     inter = np.mean([1 - correlation(s[i], t[i]) for i in range(s.shape[0])])
     intra = np.mean([1 - correlation(s[:, c], t[:, c]) for c in range(s.shape[1])])
-    return tau**2 * (beta * inter + gamma * intra)
+    return temperature**2 * (beta * inter + gamma * intra)
