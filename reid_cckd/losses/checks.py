@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -13,6 +14,20 @@ def positive(name: str, value: float) -> float:
     if not 0 < value < math.inf:
         raise ValueError(f"{name}: expected a number above 0, got {value}")
     return value
+
+
+def at_least(name: str, value: float, least: float) -> float:
+    """The value, or a ValueError that names it."""
+    if not least <= value < math.inf:
+        raise ValueError(f"{name}: expected a number of {least:g} or more, got {value}")
+    return value
+
+
+def whole(name: str, value: int, least: int = 1) -> int:
+    """The value, or a ValueError that names it."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+        raise ValueError(f"{name}: expected a whole number of {least} or more, got {value!r}")
+    return int(value)
 
 
 def may_look(numbers: Tensor) -> bool:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from reid_cckd.losses.against_teacher import matched
-from reid_cckd.losses.checks import finite, out_of_range, positive
+from reid_cckd.losses.checks import finite, out_of_range, positive, whole
 from reid_cckd.losses.distributed import gather_rows
 from reid_cckd.losses.groups import group_means
 from reid_cckd.losses.kernels import unit_rows
@@ -80,14 +80,11 @@ class CRD(nn.Module):
         momentum: float = 0.5,
     ) -> None:
         super().__init__()
-        for name, count in (("num_images", num_images), ("negatives", negatives)):
-            if count < 1:
-                raise ValueError(f"{name}: expected 1 or more, got {count}")
         if not 0 <= momentum < 1:
             raise ValueError(f"momentum: expected a number in [0, 1), got {momentum}")
-        self.num_images, self.negatives = num_images, negatives
+        self.num_images, self.negatives = whole("num_images", num_images), whole("negatives", negatives)
         self.temperature, self.momentum = positive("temperature", temperature), momentum
-        self.student_projection = Projection(student_width, dim)
+        self.student_projection = Projection(student_width, whole("dim", dim))
         self.teacher_projection = Projection(teacher_width, dim, of="ref_emb")
         self.register_buffer("student_bank", unit_rows(torch.randn(num_images, dim)))
         self.register_buffer("teacher_bank", unit_rows(torch.randn(num_images, dim)))

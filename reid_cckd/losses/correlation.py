@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -12,7 +11,7 @@ from pytorch_metric_learning.losses import BaseMetricLossFunction
 from pytorch_metric_learning.reducers import MeanReducer, SumReducer
 from torch import Tensor
 
-from reid_cckd.losses.checks import finite
+from reid_cckd.losses.checks import at_least, finite
 from reid_cckd.losses.fused import Kernel, Past, Weights, compiled_step, plain_row_sums, row_sums
 from reid_cckd.losses.kernels import DotKernel, GaussianRBF
 from reid_cckd.losses.memory import PairMemory
@@ -66,10 +65,8 @@ class CorrelationCongruenceLoss(BaseMetricLossFunction):  # type: ignore[misc]
         **kwargs: Any,
     ) -> None:
         super().__init__(distance=distance, **kwargs)
-        for name, weight in (("within_weight", within_weight), ("between_weight", between_weight)):
-            if not 0 <= weight < math.inf:
-                raise ValueError(f"{name} must be a finite number of 0 or more, got {weight}")
-        self.within_weight, self.between_weight = float(within_weight), float(between_weight)
+        self.within_weight = float(at_least("within_weight", within_weight, 0))
+        self.between_weight = float(at_least("between_weight", between_weight, 0))
         self.projection = None if project is None else Projection(*project)
         self.memory = memory
         self.step = compiled_step() if compile else None

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from reid_cckd.losses.against_teacher import AgainstTeacher, same_width
-from reid_cckd.losses.checks import positive
+from reid_cckd.losses.checks import at_least, positive
 
 EPS = 1e-8  # added to the product of two lengths, as the authors do: two rows this short are hardly correlated
 
@@ -39,14 +39,15 @@ class DIST(AgainstTeacher):
     Source: Huang et al., "Knowledge Distillation from A Stronger Teacher", NeurIPS 2022, sec. 3.
 
     Args:
-        beta: weight of the relation between classes.
-        gamma: weight of the relation within a class.
+        beta: weight of the relation between classes, 0 or more.
+        gamma: weight of the relation within a class, 0 or more.
         temperature: tau of both softmaxes, above 0.
     """
 
     def __init__(self, beta: float = 1.0, gamma: float = 1.0, temperature: float = 1.0) -> None:
         super().__init__()
-        self.beta, self.gamma, self.temperature = beta, gamma, positive("temperature", temperature)
+        self.beta, self.gamma = at_least("beta", beta, 0), at_least("gamma", gamma, 0)
+        self.temperature = positive("temperature", temperature)
 
     def compare(self, student: Tensor, teacher: Tensor) -> Tensor:
         same_width(student, teacher, "logits of the same classes")

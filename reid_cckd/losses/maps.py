@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
 from torch import Tensor
 from torch.nn import functional
 
 from reid_cckd.losses.against_teacher import AgainstTeacher, off_scale
+from reid_cckd.losses.checks import at_least
 from reid_cckd.losses.kernels import unit_rows
 from reid_cckd.losses.projection import Projection
 
@@ -38,9 +37,7 @@ class AttentionTransfer(AgainstTeacher):
 
     def __init__(self, p: float = 2.0) -> None:
         super().__init__()
-        if not 1 <= p < math.inf:
-            raise ValueError(f"p: expected a number of 1 or more, got {p}")
-        self.p = p
+        self.p = at_least("p", p, 1)
 
     def compare(self, student: Tensor, teacher: Tensor) -> Tensor:
         return attention_transfer(*_same_size(student, teacher), self.p)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from reid_cckd.losses.against_teacher import matched, same_width
-from reid_cckd.losses.checks import finite, out_of_range, positive
+from reid_cckd.losses.checks import at_least, finite, out_of_range, positive, whole
 from reid_cckd.losses.distributed import gather_rows
 from reid_cckd.losses.groups import group_means
 from reid_cckd.losses.kernels import unit_rows
@@ -18,6 +18,7 @@ from reid_cckd.losses.pairs import check_labels, refuse_pairs
 from reid_cckd.losses.precision import at_least_float32, full_precision
 
 MARGINS = {"arc": 0.45, "cos": 0.35}
+LIMITS = {"arc": math.pi, "cos": 2.0}  # no angle, no difference of cosines is larger
 ARC_LIMIT = 1e-7  # cosines this close to 1 or -1 have no usable angle: its slope is infinite there
 ADAFACE_EPS = 1e-3  # cosines, angles and deviations keep this distance from their ends, as published
 SHORTEST, LONGEST = 1e-3, 100.0  # range in which AdaFace believes a length
@@ -60,10 +61,10 @@ class AdaDistill(nn.Module):
     Source: Boutros, Struc, Damer, "AdaDistill: Adaptive Knowledge Distillation for Deep Face Recognition", ECCV 2024.
 
     Args:
-        num_classes, width: of the centres.
+        num_classes, width: of the centres, 2 classes or more.
         kind: margin on the angle ("arc") or on the cosine ("cos").
         scale: factor of the cosines, above 0.
-        margin: None is 0.45 ("arc") or 0.35 ("cos").
+        margin: None is 0.45 radians ("arc"; those of pytorch-metric-learning are degrees) or 0.35 ("cos").
         weighted: False leaves the factor cos(w_y, f_t) out of a.
 
     Raises:
@@ -84,7 +85,7 @@ class AdaDistill(nn.Module):
         super().__init__()
         self.kind, self.margin = kind, margin_of(kind, margin)
         self.scale, self.weighted = positive("scale", scale), weighted
-        self.register_buffer("centres", 0.01 * torch.randn(num_classes, width))
+        self.register_buffer("centres", 0.01 * torch.randn(whole("num_classes", num_classes, 2), whole("width", width)))
 
     def forward(
         self,
@@ -135,7 +136,7 @@ class AdaFace(nn.Module):
     Source: Kim, Jain, Liu, "AdaFace: Quality Adaptive Margin for Face Recognition", CVPR 2022, sec. 3.3.
 
     Args:
-        num_classes, width: of the weights.
+        num_classes, width: of the weights, 2 classes or more.
         margin: m, in radians and cosines.
         h: q of a length one deviation above the mean; with 0.333, three deviations are the end of its range.
         scale: factor of the cosines, above 0.
@@ -160,8 +161,10 @@ class AdaFace(nn.Module):
         super().__init__()
         if not 0 < momentum <= 1:
             raise ValueError(f"momentum: expected a number in (0, 1], got {momentum}")
-        self.margin, self.h, self.scale, self.momentum = margin, h, positive("scale", scale), momentum
-        self.weight = nn.Parameter(unit_rows(torch.empty(num_classes, width).uniform_(-1, 1)))
+        self.margin, self.h = margin_of("arc", margin), at_least("h", h, 0)
+        self.scale, self.momentum = positive("scale", scale), momentum
+        weight = torch.empty(whole("num_classes", num_classes, 2), whole("width", width))
+        self.weight = nn.Parameter(unit_rows(weight.uniform_(-1, 1)))
         self.register_buffer("length_mean", torch.tensor(20.0))
         self.register_buffer("length_deviation", torch.tensor(100.0))
 
@@ -193,10 +196,18 @@ class AdaFace(nn.Module):
 
 
 def margin_of(kind: Literal["arc", "cos"], margin: float | None) -> float:
-    """The margin, or that which is usual for its kind; a ValueError where there is no such kind."""
+    """The margin, or that which is usual for its kind.
+
+    Raises:
+        ValueError: there is no such kind, or no angle or cosine of that size.
+    """
     if kind not in MARGINS:
         raise ValueError(f"kind: expected 'arc' or 'cos', got {kind!r}")
-    return MARGINS[kind] if margin is None else margin
+    found = MARGINS[kind] if margin is None else margin
+    if not abs(found) < LIMITS[kind]:
+        unit = "radians (pytorch-metric-learning has degrees)" if kind == "arc" else "a cosine"
+        raise ValueError(f"margin: expected {unit}, below {LIMITS[kind]:.2f}, got {found}")
+    return found
 
 
 def check_classes(embeddings: Tensor, labels: Tensor | None, num_classes: int, width: int) -> Tensor:

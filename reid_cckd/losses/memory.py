@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from reid_cckd.losses.checks import whole
 from reid_cckd.losses.distributed import gather_rows
 
 BLOCK_ROWS = 384  # small batches are put together up to this many rows, so that each matrix product has work to do
@@ -59,11 +60,8 @@ class PairMemory(nn.Module):
 
     def __init__(self, size: int, max_age: int | None = None) -> None:
         super().__init__()
-        if size < 1:
-            raise ValueError(f"size must be 1 or more, got {size}")
-        if max_age is not None and max_age < 1:
-            raise ValueError(f"max_age must be 1 or more, or None, got {max_age}")
-        self.size, self.max_age = size, max_age
+        self.size = whole("size", size)
+        self.max_age = None if max_age is None else whole("max_age", max_age)
         self.clear()
 
     def clear(self) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from reid_cckd.losses.checks import finite, positive
+from reid_cckd.losses.checks import finite, positive, whole
 from reid_cckd.losses.distributed import (
     for_parts,
     gather_rows,
@@ -45,11 +45,11 @@ class PartialMargin(nn.Module):
     Partial FC", CVPR 2022, sec. 3.2.
 
     Args:
-        num_classes, width: of the weights.
-        share: of the classes in a step, in (0, 1]; never fewer than the batch has, 1 is the plain margin softmax.
+        num_classes, width: of the weights, 2 classes or more.
+        share: of the classes in a step, in (0, 1]; never fewer than two or than the batch has; 1 is the plain one.
         kind: margin on the angle ("arc") or on the cosine ("cos").
         scale: factor of the cosines, above 0.
-        margin: None is 0.45 ("arc") or 0.35 ("cos").
+        margin: None is 0.45 radians ("arc"; those of pytorch-metric-learning are degrees) or 0.35 ("cos").
         shard: let each process hold a part of the classes.
 
     Raises:
@@ -74,11 +74,13 @@ class PartialMargin(nn.Module):
         if not 0 < share <= 1:
             raise ValueError(f"share: expected a number in (0, 1], got {share}")
         self.kind, self.margin = kind, margin_of(kind, margin)
-        self.scale, self.seed = positive("scale", scale), seed
-        self.num_classes, self.kept = num_classes, math.ceil(share * num_classes)
+        self.scale, self.seed = positive("scale", scale), whole("seed", seed, 0)
+        self.num_classes = whole("num_classes", num_classes, 2)
+        self.kept = max(math.ceil(share * num_classes), 2)  # the softmax over one class is always 1
         self.shards = {"weight": part_of(num_classes)} if shard and not is_alone() else {}
         self.own = self.shards.get("weight", range(num_classes))
-        weight = torch.empty(num_classes, width).normal_(std=0.01)  # of all classes: alike in all processes
+        weight = torch.empty(num_classes, whole("width", width))
+        weight.normal_(std=0.01)  # of all classes: alike in all processes
         self.weight = nn.Parameter(weight[self.own.start : self.own.stop].clone() if self.shards else weight)
         self.register_buffer("step", torch.tensor(0))
 

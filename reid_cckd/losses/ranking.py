@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from reid_cckd.losses.against_teacher import AgainstTeacher, distances, same_width
-from reid_cckd.losses.checks import finite, positive
+from reid_cckd.losses.checks import at_least, finite, positive, whole
 from reid_cckd.losses.kernels import unit_rows
 
 LONGEST_SOFT_LIST = 6  # 720 orders
@@ -80,11 +80,8 @@ class _DarkRank(AgainstTeacher):
         self, alpha: float = 3.0, beta: float = 3.0, list_length: int = 4, normalize_embeddings: bool = True
     ) -> None:
         super().__init__()
-        if not 1 <= beta < math.inf:  # below 1 the slope at distance 0 is infinite
-            raise ValueError(f"beta: expected a number of 1 or more, got {beta}")
-        if list_length < 1:
-            raise ValueError(f"list_length: expected 1 or more, got {list_length}")
-        self.alpha, self.beta, self.list_length = positive("alpha", alpha), beta, list_length
+        self.alpha, self.list_length = positive("alpha", alpha), whole("list_length", list_length)
+        self.beta = at_least("beta", beta, 1)  # below 1 the slope at distance 0 is infinite
         self.normalize_embeddings = normalize_embeddings
 
     def prepare(self, rows: Tensor) -> Tensor:
@@ -141,9 +138,7 @@ class CSD(AgainstTeacher):
 
     def __init__(self, top_k: int = 256, student_temperature: float = 1.0, teacher_temperature: float = 0.01) -> None:
         super().__init__()
-        if top_k < 1:
-            raise ValueError(f"top_k: expected 1 or more, got {top_k}")
-        self.top_k = top_k
+        self.top_k = whole("top_k", top_k)
         self.student_temperature = positive("student_temperature", student_temperature)
         self.teacher_temperature = positive("teacher_temperature", teacher_temperature)
 
@@ -165,12 +160,9 @@ class D3still(AgainstTeacher):
 
     def __init__(self, top_k: int = 10, alpha: float = 50.0, beta: float = 2.0, gamma: float = 1.0) -> None:
         super().__init__()
-        if top_k < 2:
-            raise ValueError(f"top_k: expected 2 or more, the row itself and a neighbour, got {top_k}")
-        for name, value in (("alpha", alpha), ("beta", beta), ("gamma", gamma)):
-            if not 0 <= value < math.inf:
-                raise ValueError(f"{name}: expected a number of 0 or more, got {value}")
-        self.top_k, self.alpha, self.beta, self.gamma = top_k, alpha, beta, gamma
+        self.top_k = whole("top_k", top_k, 2)  # the row itself and a neighbour
+        self.alpha, self.beta = at_least("alpha", alpha, 0), at_least("beta", beta, 0)
+        self.gamma = at_least("gamma", gamma, 0)
 
     def compare(self, student: Tensor, teacher: Tensor) -> Tensor:
         same_width(student, teacher, "embeddings of one space")

@@ -11,7 +11,7 @@ import torch
 from pytorch_metric_learning import losses as pml
 from torch import Tensor
 
-from reid_cckd.losses import AdaDistill, AdaFace
+from reid_cckd.losses import AdaDistill, AdaFace, PartialMargin
 from tests.losses.test_against_teacher import rows
 from tests.reference import margin as twin
 
@@ -227,8 +227,21 @@ def test_a_bad_teacher_is_named_and_not_remembered(message: str, arguments: dict
 
 @pytest.mark.parametrize(
     ("make", "name", "value"),
-    [(adadistill, "kind", "sub"), (adadistill, "scale", 0), (adaface, "scale", math.inf), (adaface, "momentum", 0)],
+    [
+        (adadistill, "kind", "sub"),
+        (adadistill, "scale", 0),
+        (adadistill, "margin", 28.6),  # degrees
+        (adaface, "scale", math.inf),
+        (adaface, "momentum", 0),
+        (adaface, "margin", 28.6),
+    ],
 )
 def test_bad_options_are_named(make: Any, name: str, value: Any) -> None:
     with pytest.raises(ValueError, match=f"^{name}:"):
         make(**{name: value})
+
+
+@pytest.mark.parametrize("make", [AdaDistill, AdaFace, PartialMargin])
+def test_a_softmax_over_one_class_which_is_always_1_is_refused(make: Any) -> None:
+    with pytest.raises(ValueError, match=r"^num_classes:"):
+        make(1, 5)

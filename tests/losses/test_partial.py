@@ -65,6 +65,15 @@ def test_the_draw_goes_on_from_a_checkpoint_and_rests_in_eval_mode() -> None:
     assert torch.equal(before, first.classes_of(LABELS))
 
 
+def test_a_small_share_of_few_classes_is_not_a_softmax_over_one() -> None:
+    loss, embeddings = made(num_classes=8, share=0.1), rows(3).requires_grad_()
+    value = loss(embeddings, torch.tensor([5, 5, 5]))
+    value.backward()
+    assert value > 0
+    assert embeddings.grad is not None
+    assert embeddings.grad.abs().max() > 0
+
+
 class Largest(TorchDispatchMode):
     """The largest number of elements of any result with a row for each of ``count`` images."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -90,6 +91,7 @@ OPTION_NAMES = {  # one name for one thing; those of a formula (alpha, beta, gam
     *("num_classes", "num_images", "width", "student_width", "teacher_width", "dim", "student_classes"),
     *("teacher_classes", "list_length", "top_k", "negatives"),
 }
+NUMBERS = {"num_classes", "width", "num_images", "margin"}  # without a number as their default
 WITH_TEACHER = sorted(CASES.keys() - LABEL_LOSSES)
 
 
@@ -135,6 +137,16 @@ def test_every_loss_has_a_case() -> None:
 def test_one_thing_has_one_name_in_all_losses(name: str) -> None:
     options = set(inspect.signature(made(name).__init__).parameters) - {"args", "kwargs"}  # type: ignore[misc]
     assert options <= OPTION_NAMES
+
+
+@everyone
+@pytest.mark.parametrize("value", [math.nan, -100.5])
+def test_numbers_that_are_none_are_named(name: str, value: float) -> None:
+    options = inspect.signature(made(name).__init__).parameters  # type: ignore[misc]
+    numbers = [key for key, option in options.items() if type(option.default) in (int, float) or key in NUMBERS]
+    for key in numbers:
+        with pytest.raises(ValueError, match=f"^{key}:"):
+            LOSSES[name](**{**CASES[name].options, key: value})
 
 
 @everyone
