@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -23,6 +22,32 @@ from reid_cckd.losses.kernels import unit_rows
 from reid_cckd.losses.margin import check_classes, lowered, margin_cosines, margin_of
 from reid_cckd.losses.pairs import refuse_pairs
 from reid_cckd.losses.precision import at_least_float32, full_precision
+
+
+def noise(numbers: Tensor, step: Tensor, seed: int) -> Tensor:
+    """64 random bits for each number (N,) int64 in a step, a scalar: SplitMix64 of all three.
+
+    The same on all devices, and of ``step`` nobody has to know the number: to read it, an accelerator would be waited
+    for. Source: Steele, Lea and Flood, Fast splittable generators (2014).
+    """
+    words = numbers * ODD[0] + (step * ODD[1] + signed(seed * ODD[2]))
+    for shift, factor in MIXERS:
+        words = (words ^ _shifted(words, shift)) * factor
+    return words ^ _shifted(words, 31)
+
+
+def signed(word: int) -> int:
+    """The 64 lowest bits as torch's int64."""
+    return (word + 2**63) % 2**64 - 2**63
+
+
+def _shifted(words: Tensor, bits: int) -> Tensor:
+    """To the right, with zeros coming in from the left."""
+    return (words >> bits) & ((1 << (64 - bits)) - 1)
+
+
+ODD = tuple(map(signed, (0x9E3779B97F4A7C15, 0xD1B54A32D192ED03, 0xDB4F0B9175AE2165)))  # keep the three apart
+MIXERS = ((30, signed(0xBF58476D1CE4E5B9)), (27, signed(0x94D049BB133111EB)))
 
 
 class PartialMargin(nn.Module):
@@ -123,12 +148,12 @@ class PartialMargin(nn.Module):
         count, device = self.num_classes, labels.device
         if self.kept >= count:
             return torch.arange(count, device=device)
-        state = np.random.SeedSequence([self.seed, int(self.step)]).generate_state(1)  # torch's CPU takes 32 bits
-        generator = torch.Generator(device).manual_seed(int(state[0]))
-        chance = torch.rand(count, device=device, generator=generator)
-        present = torch.unique(labels)
-        chance[present] = 2.0
-        return chance.topk(max(self.kept, len(present))).indices.sort().values
+        room = self.kept
+        if room < len(labels):  # an accelerator has to be asked only where the batch may have more classes than that
+            room = max(room, len(torch.unique(labels)))
+        chance = noise(torch.arange(count, device=device), self.step.to(device), self.seed)
+        chance[labels] = torch.iinfo(torch.int64).max
+        return chance.topk(room).indices.sort().values
 
     def extra_repr(self) -> str:
         of = f" of {self.num_classes}" if self.shards else ""

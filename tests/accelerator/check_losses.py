@@ -31,6 +31,7 @@ OPTIONS: dict[str, dict[str, int]] = {
     "crd": {"student_width": WIDTH, "teacher_width": WIDTH, "num_images": 100},
     "adadistill": {"num_classes": CLASSES, "width": WIDTH},
     "adaface": {"num_classes": CLASSES, "width": WIDTH},
+    "partial_margin": {"num_classes": 10 * CLASSES, "width": WIDTH, "share": 0.5},
 }
 CORRELATION: dict[str, Callable[[], nn.Module]] = {
     "taylor": CorrelationCongruenceLoss,
@@ -43,10 +44,7 @@ CORRELATION: dict[str, Callable[[], nn.Module]] = {
     "projection": lambda: CorrelationCongruenceLoss(project=(WIDTH, WIDTH)),
     "memory": lambda: CorrelationCongruenceLoss(memory=PairMemory(40)),
 }
-# partial_margin draws its classes from a generator of the device, which the pretended one does not have
-EVERY = CORRELATION | {
-    name: lambda name=name: LOSSES[name](**OPTIONS.get(name, {})) for name in LOSSES if name != "partial_margin"
-}
+EVERY = CORRELATION | {name: lambda name=name: LOSSES[name](**OPTIONS.get(name, {})) for name in LOSSES}
 
 
 def call(loss: nn.Module, name: str, device: torch.device, seed: int = 0) -> tuple[Tensor, Tensor]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -50,6 +52,19 @@ def test_all_classes_of_the_batch_are_drawn_and_the_others_change() -> None:
     assert len(set().union(*drawn)) == 50
     many = torch.arange(30)
     assert made(share=0.02).classes_of(many).tolist() == many.tolist()  # a batch of more classes than the share
+
+
+def test_every_class_has_the_same_chance_whatever_was_drawn_before() -> None:
+    loss = made(share=0.2, seed=3)
+    steps = torch.zeros(2000, 50)
+    for step in steps:
+        step[loss.classes_of(LABELS)] = 1
+        loss.step += 1
+    steps = steps[:, [label for label in range(50) if label not in LABELS]]  # 5 places are the batch's, 5 for 45
+    deviation = math.sqrt(2000 * (1 / 9) * (8 / 9))
+    assert (steps.sum(dim=0) - 2000 / 9).abs().max() < 4 * deviation
+    again = (steps[1:] * steps[:-1]).sum() / 1999
+    assert again == pytest.approx(5 / 9, abs=4 * math.sqrt(5 / 9 / 1999))
 
 
 def test_the_draw_goes_on_from_a_checkpoint_and_rests_in_eval_mode() -> None:
