@@ -24,9 +24,9 @@ class CorrelationTask(TrainingTask):
         self.teacher = teacher.requires_grad_(False)
         self.objective = Objective(
             [
-                Term("ce", CrossEntropy(), alpha, on="logits"),
-                Term("kd", HintonKD(temperature=4.0), 1 - alpha, on="logits", needs_teacher=True),
-                Term("cc", CorrelationCongruenceLoss(), beta, needs_teacher=True),
+                Term("ce", CrossEntropy(), alpha),
+                Term("kd", HintonKD(temperature=4.0), 1 - alpha),
+                Term("cc", CorrelationCongruenceLoss(), beta),
             ]
         )
 

@@ -24,6 +24,8 @@ class AgainstTeacher(nn.Module):
             `may_look` says so, NaN or Inf.
     """
 
+    needs_teacher = True
+    stage = "embedding"  # where in a network its rows come from
     ndims: tuple[int, ...] = (2,)  # what it takes: matrices (2), maps (4)
 
     def compare(self, student: Tensor, teacher: Tensor) -> Tensor:

@@ -64,6 +64,7 @@ class CRD(nn.Module):
         ValueError: names the argument; in the call also an index that is missing or out of range.
     """
 
+    needs_teacher = True
     needs_index = True  # Objective hands over index=
     student_bank: Tensor
     teacher_bank: Tensor

@@ -54,6 +54,8 @@ class CorrelationCongruenceLoss(BaseMetricLossFunction):  # type: ignore[misc]
             indices_tuple together with a memory; and where `may_look` says so, NaN or Inf, indices out of range.
     """
 
+    needs_teacher = True
+
     def __init__(
         self,
         distance: BaseDistance | None = None,

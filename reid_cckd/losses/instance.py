@@ -41,6 +41,8 @@ class CrossEntropy(nn.Module):
             which it knows none; and where `may_look` says so, NaN or Inf.
     """
 
+    stage = "logits"
+
     def __init__(self, label_smoothing: float = 0.0) -> None:
         super().__init__()
         if not 0 <= label_smoothing <= 1:
@@ -81,6 +83,7 @@ class HintonKD(AgainstTeacher):
             the call, another number of columns.
     """
 
+    stage = "logits"
     columns: Tensor | None
 
     def __init__(

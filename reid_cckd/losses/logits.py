@@ -44,6 +44,8 @@ class DIST(AgainstTeacher):
         temperature: tau of both softmaxes, above 0.
     """
 
+    stage = "logits"
+
     def __init__(self, beta: float = 1.0, gamma: float = 1.0, temperature: float = 1.0) -> None:
         super().__init__()
         self.beta, self.gamma = at_least("beta", beta, 0), at_least("gamma", gamma, 0)

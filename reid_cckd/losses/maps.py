@@ -33,6 +33,7 @@ class AttentionTransfer(AgainstTeacher):
         p: power of the activations, 1 or more; the higher, the more weight on the strongest place.
     """
 
+    stage = "feature_map"
     ndims = (4,)
 
     def __init__(self, p: float = 2.0) -> None:
@@ -57,6 +58,7 @@ class FitNetHint(AgainstTeacher):
         teacher_width: channels of the teacher.
     """
 
+    stage = "feature_map"
     ndims = (2, 4)
 
     def __init__(self, student_width: int, teacher_width: int) -> None:

@@ -71,6 +71,7 @@ class AdaDistill(nn.Module):
         ValueError: names the argument; in the call also labels that are missing, of another shape or out of range.
     """
 
+    needs_teacher = True
     centres: Tensor
 
     def __init__(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +28,10 @@ class Ramp:
     shape: Literal["linear", "cosine"] = "linear"
 
     def __post_init__(self) -> None:
+        if not (math.isfinite(self.start) and math.isfinite(self.stop)):
+            raise ValueError(f"start and stop: expected finite numbers, got {self.start} and {self.stop}")
+        if self.shape not in ("linear", "cosine"):
+            raise ValueError(f"shape: expected 'linear' or 'cosine', got {self.shape!r}")
         if not 0 <= self.begin < self.end <= 1:
             raise ValueError(f"begin and end: expected 0 <= begin < end <= 1, got {self.begin} and {self.end}")
 
@@ -42,16 +46,37 @@ class Ramp:
 class Term:
     """One loss with PML's call, its weight, and where in the network it looks.
 
-    ``miner``: a PML miner, asked for pairs or triplets of the student's rows. ``needs_teacher``: only such a loss
-    is given the teacher's rows: a label loss handed them as ``ref_emb`` computes something else without a word.
+    ``on`` and ``needs_teacher``: None is what the loss says of itself (its ``stage`` and ``needs_teacher``, as those of
+    this package have them), and where it says nothing, as PML's, the embedding and no teacher. Only a loss that needs
+    one is given the teacher's rows: a label loss handed them as ``ref_emb`` computes something else without a word.
+    ``miner``: a PML miner, asked for pairs or triplets of the student's rows.
+
+    Raises:
+        ValueError: a weight that is not finite, or no such place.
     """
 
     name: str
     loss: nn.Module
     weight: float | Ramp = 1.0
-    on: Stage = "embedding"
+    on: Stage | None = None
     miner: Callable[[Tensor, Tensor], Any] | None = None
-    needs_teacher: bool = False
+    needs_teacher: bool | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.weight, Ramp) and not math.isfinite(self.weight):
+            raise ValueError(f"weight of term {self.name!r}: expected a finite number or a Ramp, got {self.weight}")
+        if self.stage not in get_args(Stage):
+            raise ValueError(f"on of term {self.name!r}: expected one of {get_args(Stage)}, got {self.stage!r}")
+
+    @property
+    def stage(self) -> Stage:
+        """Where in the network the loss looks."""
+        return self.on or getattr(self.loss, "stage", "embedding")
+
+    @property
+    def learns(self) -> bool:
+        """Whether the loss is given the teacher's rows."""
+        return getattr(self.loss, "needs_teacher", False) if self.needs_teacher is None else self.needs_teacher
 
     def weight_at(self, progress: float) -> float:
         """The weight after a fraction of the training."""
@@ -120,7 +145,7 @@ class Objective(nn.Module):
         """The terms of the batch, or of the batches of all processes together."""
         if not self.gather:
             return {term.name: _value(term, student, labels, teacher, index) for term in terms}
-        stages = {term.on for term in terms}
+        stages = {term.stage for term in terms}
         student, teacher = gather_output(student, stages), None if teacher is None else gather_output(teacher, stages)
         labels, index = gather_rows(labels), None if index is None else gather_rows(index)
         with rows_are_whole():
@@ -128,7 +153,7 @@ class Objective(nn.Module):
 
     def stages(self, progress: float) -> set[str]:
         """Where in the network the terms look that have a weight after a fraction of the training."""
-        return {term.on for term in self.terms if term.weight_at(progress)} or {"neck"}
+        return {term.stage for term in self.terms if term.weight_at(progress)} or {"neck"}
 
     def shards(self) -> dict[nn.Parameter, range]:
         """Parameters of which this process holds a part, and which rows of the whole these are."""
@@ -158,7 +183,7 @@ class Objective(nn.Module):
         values = self._values(self.terms, student, labels, teacher, index)
         self.train(was_training)
         weighted = {name: weights[name] * value for name, value in values.items()}
-        stages = {term.on for term in self.terms}
+        stages = {term.stage for term in self.terms}
         place = student.feature_map if "feature_map" in stages else student.embedding
         norms = {name: _gradient_norm(value, place, self.gather) for name, value in weighted.items()}
         sizes = {name: abs(float(value.detach())) for name, value in weighted.items()}
@@ -185,7 +210,7 @@ def _sum(values: list[Tensor]) -> Tensor:
 def _value(term: Term, student: Output, labels: Tensor, teacher: Output | None, index: Tensor | None) -> Tensor:
     rows = _stage(student, term, "student")
     options: dict[str, Any] = {}
-    if term.needs_teacher:
+    if term.learns:
         if teacher is None:
             raise ValueError(f"term {term.name!r} learns from a teacher, and none was given")
         options["ref_emb"] = _stage(teacher, term, "teacher")
@@ -198,9 +223,9 @@ def _value(term: Term, student: Output, labels: Tensor, teacher: Output | None, 
 
 
 def _stage(output: Output, term: Term, whose: str) -> Tensor:
-    rows: Tensor | None = getattr(output, term.on)
+    rows: Tensor | None = getattr(output, term.stage)
     if rows is None:
-        raise ValueError(f"term {term.name!r} needs the {whose}'s {term.on}, which it does not have")
+        raise ValueError(f"term {term.name!r} needs the {whose}'s {term.stage}, which it does not have")
     return at_least_float32(rows)
 
 

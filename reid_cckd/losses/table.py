@@ -36,18 +36,12 @@ LOSSES: dict[str, type[nn.Module]] = {
     "partial_margin": PartialMargin,
 }
 
-# These take no teacher, all others of the table need one.
-LABEL_LOSSES = frozenset({"cross_entropy", "adaface", "partial_margin"})
+TEACHER_LOSSES = frozenset(name for name, loss in LOSSES.items() if getattr(loss, "needs_teacher", False))
 
-TEACHER_LOSSES = frozenset(LOSSES) - LABEL_LOSSES
+LABEL_LOSSES = frozenset(LOSSES) - TEACHER_LOSSES
 
 # These look at no label: images without one can be learned from too.
 LABEL_FREE = TEACHER_LOSSES - {"adadistill"}
 
-STAGES: dict[str, Stage] = {  # where in the network a loss belongs; all others compare embeddings
-    "cross_entropy": "logits",
-    "kd": "logits",
-    "dist": "logits",
-    "attention": "feature_map",
-    "fitnet": "feature_map",
-}
+# Where in the network each belongs.
+STAGES: dict[str, Stage] = {name: getattr(loss, "stage", "embedding") for name, loss in LOSSES.items()}

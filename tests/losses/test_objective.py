@@ -62,6 +62,30 @@ def test_a_ramp_lies_within_the_training(begin: float, end: float) -> None:
         Ramp(0, 1, begin, end)
 
 
+@pytest.mark.parametrize("options", [{"shape": "quadratic"}, {"start": math.nan}, {"stop": math.inf}])
+def test_a_ramp_that_makes_no_sense_is_named(options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"^(shape|start and stop):"):
+        Ramp(**{"start": 0.0, "stop": 1.0, **options})
+
+
+@pytest.mark.parametrize(("named", "options"), [("on", {"on": "logit"}), ("weight", {"weight": math.nan})])
+def test_a_term_that_makes_no_sense_is_named(named: str, options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=f"^{named} of term 'ce'"):
+        Term("ce", CrossEntropy(), **options)
+
+
+def test_a_loss_says_where_it_looks_and_whether_it_needs_a_teacher() -> None:
+    student, teacher = output(0), output(1)
+    losses = {"ce": CrossEntropy(), "kd": HintonKD(), "cc": CorrelationCongruenceLoss(), "triplet": TripletMarginLoss()}
+    values = Objective([Term(name, loss) for name, loss in losses.items()])(student, LABELS, teacher)
+    torch.testing.assert_close(values["ce"], CrossEntropy()(student.logits, LABELS))
+    torch.testing.assert_close(values["kd"], HintonKD()(student.logits, ref_emb=teacher.logits))
+    torch.testing.assert_close(values["cc"], CorrelationCongruenceLoss()(student.embedding, ref_emb=teacher.embedding))
+    torch.testing.assert_close(values["triplet"], TripletMarginLoss()(student.embedding, LABELS))
+    told = Objective([Term("kd", HintonKD(), on="neck")])(student, LABELS, teacher)["kd"]
+    torch.testing.assert_close(told, HintonKD()(student.neck, ref_emb=teacher.neck))
+
+
 def test_the_loss_is_the_weighted_sum_and_every_term_is_reported() -> None:
     student, teacher = output(0), output(1)
     terms = [
