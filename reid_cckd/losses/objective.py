@@ -71,7 +71,7 @@ class Term:
     @property
     def stage(self) -> Stage:
         """Where in the network the loss looks."""
-        return self.on or getattr(self.loss, "stage", "embedding")
+        return getattr(self.loss, "stage", "embedding") if self.on is None else self.on
 
     @property
     def learns(self) -> bool:
