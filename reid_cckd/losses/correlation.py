@@ -50,6 +50,7 @@ class CorrelationCongruenceLoss(BaseMetricLossFunction):  # type: ignore[misc]
     anchor's value is the mean over its listed partners, and anchors without any are left out. Takes N^2 numbers.
 
     Raises:
+        TypeError: a distance or a memory that is none.
         ValueError: names the argument: no ref_emb, other lengths, no rows, labels missing or of another shape,
             indices_tuple together with a memory; and where `may_look` says so, NaN or Inf, indices out of range.
     """
@@ -66,6 +67,9 @@ class CorrelationCongruenceLoss(BaseMetricLossFunction):  # type: ignore[misc]
         compile: bool = False,
         **kwargs: Any,
     ) -> None:
+        for name, given, kind in (("distance", distance, BaseDistance), ("memory", memory, PairMemory)):
+            if not isinstance(given, kind | None):
+                raise TypeError(f"{name}: expected a {kind.__name__} or None, got {given!r}")
         super().__init__(distance=distance, **kwargs)
         self.within_weight = float(at_least("within_weight", within_weight, 0))
         self.between_weight = float(at_least("between_weight", between_weight, 0))

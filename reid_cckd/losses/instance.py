@@ -12,7 +12,7 @@ from torch.nn import functional
 from reid_cckd.losses.against_teacher import AgainstTeacher, same_width
 from reid_cckd.losses.checks import finite, positive
 from reid_cckd.losses.kernels import unit_rows
-from reid_cckd.losses.pairs import check_labels, refuse_pairs
+from reid_cckd.losses.pairs import class_labels, refuse_pairs
 from reid_cckd.losses.precision import at_least_float32
 
 
@@ -38,7 +38,7 @@ class CrossEntropy(nn.Module):
 
     Raises:
         ValueError: label_smoothing out of range; in the call, no rows, labels that are not N integers, mined pairs, of
-            which it knows none; and where `may_look` says so, NaN or Inf.
+            which it knows none; and where `may_look` says so, NaN or Inf and labels out of range.
     """
 
     stage = "logits"
@@ -55,11 +55,7 @@ class CrossEntropy(nn.Module):
         if embeddings.ndim != 2 or not len(embeddings):  # torch's mean over no rows is NaN
             raise ValueError(f"embeddings: expected logits (N, C) of one row or more, got {tuple(embeddings.shape)}")
         refuse_pairs(indices_tuple)
-        if labels is None:
-            raise ValueError("labels: pass the classes, loss(logits, labels)")
-        check_labels(labels, len(embeddings))
-        if labels.is_floating_point():
-            raise ValueError(f"labels: expected integers, got {labels.dtype}")
+        labels = class_labels(labels, embeddings, embeddings.shape[1])
         logits = at_least_float32(embeddings)
         value = functional.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
         return finite(value, logits, logits)
@@ -94,8 +90,12 @@ class HintonKD(AgainstTeacher):
     ) -> None:
         super().__init__()
         self.temperature = positive("temperature", temperature)
-        self.widths = len(student_classes or ()), len(teacher_classes or ())
-        columns = shared_columns(student_classes, teacher_classes)
+        both = student_classes, teacher_classes
+        ours, theirs = (
+            None if classes is None else [int(one) for one in classes] for classes in both
+        )  # of a tensor too
+        self.widths = len(ours or ()), len(theirs or ())
+        columns = shared_columns(ours, theirs)
         self.register_buffer("columns", columns, persistent=False)  # it says nothing that training found out
 
     def compare(self, student: Tensor, teacher: Tensor) -> Tensor:

@@ -124,9 +124,8 @@ class _Kernel(BaseDistance):  # type: ignore[misc]
             return super().forward(at_least_float32(query_emb), ref)  # type: ignore[no-any-return]
 
     def normalize(self, embeddings: Tensor, dim: int = 1, **_: Any) -> Tensor:
-        """Rows of length 1; zero rows stay zero."""
-        assert dim == 1
-        return unit_rows(embeddings)
+        """Rows (``dim=1``) or columns (``dim=0``) of length 1; those of zeros stay zero."""
+        return unit_rows(embeddings.T).T if dim == 0 else unit_rows(embeddings)
 
 
 class DotKernel(_Kernel):
@@ -143,7 +142,10 @@ class DotKernel(_Kernel):
 
     def compute_mat(self, query_emb: Tensor, ref_emb: Tensor) -> Tensor:
         """k of all pairs, (N, M)."""
-        return self.profile(ref_emb).value(query_emb @ ref_emb.T)
+        profile = self.profile(ref_emb)
+        values = profile.value(query_emb @ ref_emb.T)
+        # PML's NCALoss writes into it, and the gradient of an exponential is made of its value
+        return values.clone() if isinstance(profile, Exponential) else values
 
     def pairwise_distance(self, query_emb: Tensor, ref_emb: Tensor) -> Tensor:
         """k of row i of one and row i of the other, (N,)."""

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from reid_cckd.losses.against_teacher import matched, same_width
-from reid_cckd.losses.checks import at_least, finite, out_of_range, positive, whole
+from reid_cckd.losses.checks import at_least, finite, positive, whole
 from reid_cckd.losses.distributed import gather_rows
 from reid_cckd.losses.groups import group_means
 from reid_cckd.losses.kernels import unit_rows
-from reid_cckd.losses.pairs import check_labels, refuse_pairs
+from reid_cckd.losses.pairs import class_labels, refuse_pairs
 from reid_cckd.losses.precision import at_least_float32, full_precision
 
 MARGINS = {"arc": 0.45, "cos": 0.35}
@@ -215,10 +215,4 @@ def check_classes(embeddings: Tensor, labels: Tensor | None, num_classes: int, w
     """The labels, one in range for each of one row or more of that width."""
     if embeddings.ndim != 2 or not len(embeddings) or embeddings.shape[1] != width:
         raise ValueError(f"embeddings: expected (N, {width}), N of 1 or more, got {tuple(embeddings.shape)}")
-    if labels is None:
-        raise ValueError("labels: pass the classes, loss(embeddings, labels)")
-    check_labels(labels, len(embeddings))
-    if labels.is_floating_point() or out_of_range(labels, num_classes):
-        found = f"{labels.dtype} from {labels.min()} to {labels.max()}"
-        raise ValueError(f"labels: expected integers from 0 to {num_classes - 1}, got {found}")
-    return labels.to(embeddings.device, torch.int64)
+    return class_labels(labels, embeddings, num_classes)

@@ -50,13 +50,13 @@ def _as_pairs(indices_tuple: tuple[Tensor, ...], count: int) -> tuple[tuple[Tens
     if len(indices_tuple) not in (3, 4):
         raise ValueError(f"indices_tuple: expected triplets (3 tensors) or pairs (4 tensors), got {len(indices_tuple)}")
     for indices in indices_tuple:
-        if indices.ndim != 1 or indices.is_floating_point():
+        if indices.ndim != 1 or indices.is_floating_point() or indices.dtype == torch.bool:
             raise ValueError(
                 f"indices_tuple: expected 1-D integers, got {indices.dtype} of shape {tuple(indices.shape)}"
             )
         if out_of_range(indices, count):
             raise ValueError(f"indices_tuple: index out of range for {count} rows")
-    anchors, positives, *rest = indices_tuple
+    anchors, positives, *rest = (indices.long() for indices in indices_tuple)  # uint8 would be a mask
     others, negatives = rest if len(rest) == 2 else (anchors, rest[0])
     for left, right in ((anchors, positives), (others, negatives)):
         if len(left) != len(right):
@@ -72,6 +72,21 @@ def refuse_pairs(indices_tuple: Any) -> None:
     """
     if indices_tuple is not None:
         raise ValueError("indices_tuple: this loss looks at the whole batch and takes no mined pairs")
+
+
+def class_labels(labels: Tensor | None, rows: Tensor, num_classes: int) -> Tensor:
+    """The labels as int64 beside the rows, one in 0 ... num_classes - 1 for each.
+
+    Raises:
+        ValueError: none given, another shape, no integers, or one out of range.
+    """
+    if labels is None:
+        raise ValueError("labels: pass the classes, loss(embeddings, labels)")
+    check_labels(labels, len(rows))
+    if labels.is_floating_point() or out_of_range(labels, num_classes):
+        found = f"{labels.dtype} from {labels.min()} to {labels.max()}"
+        raise ValueError(f"labels: expected integers from 0 to {num_classes - 1}, got {found}")
+    return labels.to(rows.device, torch.int64)
 
 
 def check_labels(labels: Tensor | None, count: int) -> None:

@@ -496,6 +496,24 @@ def test_overflowing_products_are_an_error() -> None:
         CorrelationCongruenceLoss(Bilinear(normalize_embeddings=False))(huge, ref_emb=huge)
 
 
+@pytest.mark.parametrize(
+    "options", [{"distance": "gaussian"}, {"distance": GaussianRBF}, {"memory": 4096}], ids=["name", "class", "size"]
+)
+def test_what_is_no_kernel_or_no_memory_is_named(options: dict[str, Any]) -> None:
+    with pytest.raises(TypeError, match=f"^{next(iter(options))}: expected a"):
+        CorrelationCongruenceLoss(**options)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int32])
+def test_indices_of_any_integer_type_are_indices_and_a_mask_is_refused(dtype: torch.dtype) -> None:
+    pairs = tuple(torch.tensor(part) for part in ([0, 1, 2], [1, 0, 3], [0, 1], [2, 3]))
+    student, options = rows(4), {"ref_emb": rows(4, seed=1)}
+    value = CorrelationCongruenceLoss()(student, None, tuple(part.to(dtype) for part in pairs), **options)
+    assert torch.equal(value, CorrelationCongruenceLoss()(student, None, pairs, **options))
+    with pytest.raises(ValueError, match=r"^indices_tuple: expected 1-D integers"):
+        CorrelationCongruenceLoss()(student, None, (torch.ones(4, dtype=torch.bool),) * 4, **options)
+
+
 def test_weights_are_checked() -> None:
     with pytest.raises(ValueError, match="within_weight"):
         CorrelationCongruenceLoss(within_weight=-1.0)

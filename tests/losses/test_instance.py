@@ -162,6 +162,13 @@ def test_class_lists_of_kd_are_checked(student_classes: Any, teacher_classes: An
         HintonKD(student_classes=student_classes, teacher_classes=teacher_classes)
 
 
+def test_class_lists_of_kd_may_be_tensors() -> None:
+    lists = {"student_classes": [7, 3, 9, 1, 4], "teacher_classes": [9, 2, 7, 3, 5]}
+    tensors = {name: torch.tensor(classes) for name, classes in lists.items()}
+    value = HintonKD(**tensors)(rows(), ref_emb=rows(seed=1))
+    assert torch.equal(value, HintonKD(**lists)(rows(), ref_emb=rows(seed=1)))
+
+
 def test_kd_wants_a_column_for_each_class() -> None:
     loss = HintonKD(student_classes=range(5), teacher_classes=range(4))
     with pytest.raises(ValueError, match=r"^embeddings: 4 columns for 5 classes"):
@@ -182,6 +189,12 @@ def test_cross_entropy_of_extreme_and_of_half_precision_logits() -> None:
     assert CrossEntropy()(rows(dtype=torch.float16), torch.zeros(6, dtype=torch.long)).dtype == torch.float32
 
 
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.int16, torch.int32])
+def test_cross_entropy_takes_labels_of_any_integer_type(dtype: torch.dtype) -> None:
+    labels = torch.tensor([0, 4, 2, 2, 1, 3])
+    assert torch.equal(CrossEntropy()(rows(), labels.to(dtype)), CrossEntropy()(rows(), labels))
+
+
 def test_cross_entropy_names_what_is_wrong() -> None:
     with pytest.raises(ValueError, match=r"^label_smoothing"):
         CrossEntropy(1.5)
@@ -189,6 +202,9 @@ def test_cross_entropy_names_what_is_wrong() -> None:
         CrossEntropy()(rows(), torch.zeros(5, dtype=torch.long))
     with pytest.raises(ValueError, match=r"^labels: expected integers"):
         CrossEntropy()(rows(), torch.zeros(6))
+    for label in (-1, 5):
+        with pytest.raises(ValueError, match=r"^labels: expected integers from 0 to 4"):
+            CrossEntropy()(rows(), torch.full((6,), label))
     with pytest.raises(ValueError, match=r"^embeddings"):
         CrossEntropy()(rows(0), torch.zeros(0, dtype=torch.long))
     with pytest.raises(ValueError, match=r"^labels: pass"):

@@ -79,6 +79,23 @@ def test_kernel_trains_any_pml_loss(name: str, loss: str) -> None:
     assert (labels[nearest] == labels).all()
 
 
+@pytest.mark.parametrize("name", ["bilinear", "taylor 2", "exact"])
+@pytest.mark.parametrize("loss", ["NCALoss", "NormalizedSoftmaxLoss"])
+def test_kernel_serves_losses_that_write_into_it_or_have_their_weights_in_columns(name: str, loss: str) -> None:
+    torch.manual_seed(0)
+    options = {"num_classes": 3, "embedding_size": 5} if "Soft" in loss else {}
+    criterion = getattr(losses, loss)(distance=KERNELS[name][0](), **options)
+    points = rows(6).float().requires_grad_()
+    criterion(points, torch.arange(6) % 3).backward()
+    assert points.grad is not None
+    assert points.grad.isfinite().all()
+    assert points.grad.any()
+
+
+def test_columns_are_normalised_as_rows_are() -> None:
+    torch.testing.assert_close(GaussianRBF().normalize(rows(4).T, dim=0), unit_rows(rows(4)).T)
+
+
 def test_kernel_serves_a_miner() -> None:
     labels = torch.arange(4).repeat_interleave(3)
     anchors, positives, negatives = miners.BatchHardMiner(distance=GaussianRBF())(rows(12), labels)
