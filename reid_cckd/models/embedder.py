@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any, Literal
 
 import torch
@@ -11,6 +12,9 @@ from reid_cckd.batch import Output
 from reid_cckd.errors import ConfigError
 from reid_cckd.models.backbone import create_backbone, feature_map, normalisation
 from reid_cckd.models.pooling import create_pooling
+
+BRIGHTEST_NORMALISED = 4.0  # of images in [0, 1], or divided by a deviation of a quarter of that
+TAKES = "expected uint8, or floats from 0 to 255: the network normalises by itself; hand it images as they were decoded"
 
 
 class Embedder(nn.Module):
@@ -41,6 +45,7 @@ class Embedder(nn.Module):
         keep_classifier: bool = False,
     ) -> None:
         super().__init__()
+        self._seen = False  # images of floats that tell their range
         self.image_size = image_size
         self.backbone = create_backbone(backbone, pretrained, options or {}, keep_classifier)
         mean, std = normalisation(self.backbone)
@@ -62,7 +67,14 @@ class Embedder(nn.Module):
         return Output(embedding, neck, logits, maps)
 
     def normalise(self, images: Tensor) -> Tensor:
-        """Zero mean and unit variance by the backbone's own statistics."""
+        """Zero mean and unit variance by the backbone's own statistics; warns if somebody seems to have done it before.
+
+        Floats are looked at until a batch is not all black, once as a rule: a GPU would be waited for.
+        """
+        if images.is_floating_point() and not (self._seen or torch.compiler.is_compiling()):
+            self._seen = (brightest := float(images.max())) > 0
+            if 0 < brightest <= BRIGHTEST_NORMALISED:
+                warnings.warn(f"images: floats up to {brightest:.3g}, {TAKES}", stacklevel=3)
         return (images.to(self.mean.dtype) - self.mean) / self.std
 
     def _map_shape(self, name: str) -> tuple[int, tuple[int, int]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -51,6 +53,20 @@ def test_input_is_normalised_by_the_backbones_own_statistics() -> None:
     assert torch.allclose(half.normalise(white), torch.ones(1, 3, 2, 2))
     expected = (1 - torch.tensor([0.485, 0.456, 0.406])) / torch.tensor([0.229, 0.224, 0.225])
     assert torch.allclose(imagenet.normalise(white)[0, :, 0, 0], expected)
+
+
+@pytest.mark.parametrize("wrap", [lambda network: network, Teacher], ids=["student", "teacher"])
+def test_images_that_were_normalised_before_are_warned_of_once(wrap: Callable[[Embedder], nn.Module]) -> None:
+    network = wrap(embedder())
+    network(torch.zeros(2, 3, 32, 32))
+    with pytest.warns(UserWarning, match="images: floats up to 1, expected uint8, or floats from 0 to 255"):
+        network(images() / 255)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        network(images() / 255)
+        other = wrap(embedder())
+        other(images().float())
+        other(torch.full((2, 3, 32, 32), 3.0))  # dark after something bright
 
 
 def test_no_head_and_no_neck() -> None:
