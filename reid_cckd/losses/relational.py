@@ -22,13 +22,16 @@ def rkd_distance(student: Tensor, teacher: Tensor) -> Tensor:
 def rkd_angle(student: Tensor, teacher: Tensor) -> Tensor:
     """Mean over N^3 triplets of huber(a_ijk(s), a_ijk(t)), a_ijk = cos of the angle at j between f_i and f_k.
 
-    Vertices j are visited in chunks, each computed again for its gradient: N^3 numbers are never held at once.
+    Vertices j are visited in chunks; of several, each is computed again for its gradient: N^3 numbers are never held at
+    once.
     """
     student, teacher = off_scale(student), off_scale(teacher)
     count, width = len(student), max(student.shape[1], teacher.shape[1])
-    chunk = max(CHUNK_NUMBERS // (count * (count + width)), 1)
+    chunks = torch.arange(count, device=student.device).split(max(CHUNK_NUMBERS // (count * (count + width)), 1))
+    if len(chunks) == 1:
+        return _angle_sum(student, teacher, chunks[0]) / count**3
     total = student.new_zeros(())
-    for vertices in torch.arange(count, device=student.device).split(chunk):
+    for vertices in chunks:
         total = total + checkpoint(
             _angle_sum, student, teacher, vertices, use_reentrant=False, preserve_rng_state=False
         )

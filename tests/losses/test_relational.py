@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from reid_cckd.losses import relational
@@ -53,6 +54,24 @@ def test_poor_batches_equal_the_twin(name: str, batch: str) -> None:
 def test_gradient(name: str) -> None:
     student, teacher = rows(6).requires_grad_(), rows(6, width=3, seed=1)
     assert torch.autograd.gradcheck(lambda x: LOSSES[name][0]()(x, ref_emb=teacher), student)
+
+
+def test_one_chunk_of_angles_is_computed_once_and_several_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain, calls, found = relational._cosines_at, [], []
+
+    def counted(some: Tensor, vertices: Tensor) -> Tensor:
+        calls.append(len(vertices))
+        return plain(some, vertices)
+
+    monkeypatch.setattr(relational, "_cosines_at", counted)
+    for numbers in (200, 2**22):
+        monkeypatch.setattr(relational, "CHUNK_NUMBERS", numbers)
+        calls.clear()
+        student = rows(8).requires_grad_()
+        RKDAngle()(student, ref_emb=rows(8, seed=1)).backward()
+        found.append(student.grad)
+    assert calls == [8, 8]  # of the student and of the teacher
+    torch.testing.assert_close(*found)
 
 
 @pytest.mark.parametrize("scale", [1e-25, 1e25])
