@@ -76,7 +76,7 @@ class Model:
 class Teacher:
     """A checkpoint of this toolkit, or a classifier as timm publishes it; each normalises its own input."""
 
-    checkpoint: str = ""
+    checkpoint: str | None = None
     backbone: str | None = None  # instead of a checkpoint; its classes are the data's, in order
     pretrained: bool | str = True  # of `backbone`: timm's weights, or a local file
     options: dict[str, Any] = field(default_factory=dict)  # of `backbone`, passed to timm.create_model

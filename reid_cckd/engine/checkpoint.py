@@ -14,6 +14,10 @@ from reid_cckd.errors import CheckpointError
 from reid_cckd.files import atomic_path
 
 FORMAT = "reid_cckd/1"
+ELSEWHERE = (
+    "Weights of timm or another program are given as model.pretrained, those of a teacher as teacher.pretrained with "
+    "its teacher.backbone instead of teacher.checkpoint."
+)
 
 
 def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
@@ -39,13 +43,12 @@ def load_checkpoint(path: str | Path, lazy: bool = False) -> dict[str, Any]:
         size = path.stat().st_size
         raise CheckpointError(
             f"{path} ({size:,} bytes) cannot be read as a checkpoint: it is truncated, damaged, or holds more than "
-            f"tensors and plain values. Use another one, such as the run's last.pt or best.pt."
+            f"tensors and plain values. Use another one, such as the run's last.pt or best.pt. {ELSEWHERE}"
         ) from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         found = content.get("format") if isinstance(content, dict) else type(content).__name__
         raise CheckpointError(
-            f"{path} is no checkpoint of this toolkit (format {found!r}, expected {FORMAT!r}). To start from weights "
-            f"of timm or another program, give the file as model.pretrained."
+            f"{path} is no checkpoint of this toolkit (format {found!r}, expected {FORMAT!r}). {ELSEWHERE}"
         )
     return content
 

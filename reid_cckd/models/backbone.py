@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import timm
 from timm.data.config import resolve_model_data_config
-from timm.models._helpers import load_state_dict
 from torch import Tensor, nn
 
 from reid_cckd.errors import CheckpointError, ConfigError, did_you_mean
 from reid_cckd.models.cifar import CIFAR
 from reid_cckd.models.faces import FACES
 from reid_cckd.models.families import register
+from reid_cckd.models.weights import weights_for
 
 register((*CIFAR, *FACES))
 
@@ -24,7 +25,7 @@ def create_backbone(
     """A model of timm, or of `CIFAR` and `FACES`, without its classifier unless it is to be kept.
 
     ``pretrained``: False, True (timm's own weights, downloaded or cached), or the path of a local file (.pth,
-    .safetensors) of the same architecture.
+    .safetensors) that holds the same architecture: of timm, torchvision, fast-reid, torchreid, a run of this toolkit.
 
     Raises:
         ConfigError: timm has no such model, refuses an option, or cannot get the weights.
@@ -70,17 +71,25 @@ def as_map(backbone: nn.Module, features: Tensor) -> Tensor:
 def _load_local(backbone: nn.Module, path: Path, name: str) -> None:
     if not path.is_file():
         raise ConfigError(f"model.pretrained: there is no file {path}; expected a .pth or .safetensors file of {name}.")
-    try:
-        state = load_state_dict(str(path), use_ema=True, weights_only=True)
-    except Exception as error:  # torch and safetensors raise a dozen kinds for damaged files
-        raise CheckpointError(f"model.pretrained: cannot read {path}: {error}") from error
     wanted = backbone.state_dict()
+    state = weights_for(wanted, path)
     missing = [key for key in wanted if key not in state]
-    misshapen = [key for key in wanted if key in state and state[key].shape != wanted[key].shape]
+    misshapen = [key for key, value in state.items() if value.shape != wanted[key].shape]
     if missing or misshapen:
-        wrong = ", ".join([*missing, *misshapen][:3])
+        wrong = [*missing, *misshapen]
         raise CheckpointError(
             f"model.pretrained: {path} is not a {name}: {len(missing)} of {len(wanted)} tensors are missing and "
-            f"{len(misshapen)} have another shape (such as {wrong}). Give a file of the same architecture and options."
+            f"{len(misshapen)} have another shape (such as {', '.join(wrong[:3])}). {_remedy(backbone, state, wrong)}"
         )
-    backbone.load_state_dict({key: state[key] for key in wanted})
+    backbone.load_state_dict(state)
+
+
+def _remedy(backbone: nn.Module, state: Mapping[str, Tensor], wrong: Sequence[str]) -> str:
+    """What to do about tensors that are missing or have another shape."""
+    named = backbone.pretrained_cfg["classifier"]  # type: ignore[index]
+    heads = (named,) if isinstance(named, str) else named
+    if not all(key.rpartition(".")[0] in heads for key in wrong):
+        return "Give a file of the same architecture and options."
+    classes = len(state[wrong[0]]) if wrong[0] in state else 0
+    without = "" if classes else ", and learn from its embeddings alone (objective.alpha: 1)"
+    return f"Only its head does not fit: set options: {{num_classes: {classes}}}{without}."

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 import torch
 
 from reid_cckd.batch import Output
@@ -166,3 +167,24 @@ def test_a_teacher_at_chance_is_refused_unless_told(
     assert train_main([*distil, "teacher.allow_weak=true"]) == 0
     monkeypatch.undo()
     assert train_main([*distil, f"output={tmp_path / 'good'}"]) == 0
+
+
+def test_a_teacher_of_another_program_teaches_without_a_head(
+    pedestrians: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tensors = timm.create_model("resnet10t", num_classes=0, channels=(8, 8, 8, 8), stem_width=8).state_dict()
+    torch.save({"model": {f"backbone.{name}": value for name, value in tensors.items()}}, tmp_path / "reid.pth")
+    config = configure(pedestrians, tmp_path / "reid.pth", tmp_path, mode="clean")
+    assert train_main([str(config)]) == 2
+    assert "teacher.pretrained with its teacher.backbone instead" in capsys.readouterr().err
+    options = "teacher.options={num_classes: 0, channels: [8, 8, 8, 8], stem_width: 8}"
+    file = f"teacher.pretrained={tmp_path / 'reid.pth'}"
+    named = [
+        "teacher.checkpoint=null",
+        "teacher.backbone=resnet10t",
+        file,
+        options,
+        "objective.alpha=1",
+        "objective.terms=[]",
+    ]
+    assert train_main([str(config), *named]) == 0
