@@ -33,7 +33,7 @@ Factors = tuple[Tensor, Tensor]  # of some rows of the student and of the teache
 Step = Callable[..., Sums]  # `compare` compiled
 TILE_ROWS, TILE_COLUMNS = 512, 1024  # on CPU: low tiles waste little beside the diagonal, large ones mean few calls
 EVEN = 32  # a matrix product of so many rows or a multiple of them is the fastest
-COLUMN_ELEMENTS = 2**20  # embeddings that stand for the columns of a tile take at most 4 MB
+COLUMN_ELEMENTS = 2**21  # embeddings that stand for the columns of a tile take at most 8 MB, for its rows a quarter
 ACCELERATOR_TILE_ROWS = 2048  # a tile that keeps an accelerator busy, 16 MB
 MODERATE = 1e15  # rows that are no longer have dot products that fit float32
 _scratch = Scratch()
@@ -174,15 +174,15 @@ def slices(count: int, size: int) -> list[slice]:
 
 
 def tile_of(student: Tensor, teacher: Tensor) -> tuple[int, int]:
-    """Rows and columns of a tile: parts of all rows of about one height, two at least of many, and a multiple of it."""
+    """Rows and columns of a tile: parts of all rows of about one height, several of many, and a multiple of it."""
     count, width = len(student), max(student.shape[1], teacher.shape[1], 1)
-    rows, columns = ACCELERATOR_TILE_ROWS, ACCELERATOR_TILE_ROWS
+    rows, columns, parts = ACCELERATOR_TILE_ROWS, ACCELERATOR_TILE_ROWS, 2
     if student.device.type == "cpu":
-        columns = min(TILE_COLUMNS, COLUMN_ELEMENTS // width)
-        rows = min(TILE_ROWS, max(columns // EVEN, 1) * EVEN)
-    rows = max(min(rows, count // 2), rows // 2)
+        rows = min(TILE_ROWS, max(COLUMN_ELEMENTS // (4 * width), 1))
+        columns, parts = min(TILE_COLUMNS, COLUMN_ELEMENTS // width), 4
+    rows = max(min(rows, count // parts), rows // 2, 1)
     rows = math.ceil(count / math.ceil(count / rows) / EVEN) * EVEN
-    return rows, max(columns // rows, 1) * rows
+    return rows, math.ceil(columns / rows) * rows
 
 
 class _Sweep:
@@ -226,14 +226,15 @@ class _Sweep:
         own, other = (None, None) if weights is None else (weights(i, j), weights(j, i))
         pull, along, across = self._tile(rows, columns, own, other)
         rest = slice(j.start + square_part, j.stop)
-        self.sums[i] += along
-        self.sums[rest] += across[square_part:]
+        self.sums[i].add_(along)  # += would copy the result onto itself
+        self.sums[rest].add_(across[square_part:])
         if self.gradient is None:
             return
         if weights is not None or self.upstream is not None:
             pull *= 0.5 * (self._share(i, own) + self._share(j, other).T)
-        self.gradient[i].addmm_(pull, columns[0].rows, alpha=4)
-        self.gradient[rest].addmm_(pull[:, square_part:].T, rows[0].rows, alpha=4)
+        begun = float(i.start > 0)  # 0 writes over what is there: the first row of tiles is the first to come
+        self.gradient[rest].addmm_(pull[:, square_part:].T, rows[0].rows, beta=begun, alpha=4)
+        self.gradient[i].addmm_(pull, columns[0].rows, beta=float(begun or j.start > 0), alpha=4)
 
     def against(self, past: Past) -> None:
         """All pairs of a row of the batch and a row held constant."""
@@ -310,9 +311,9 @@ def plain_row_sums(phi: Phi, student: Tensor, teacher: Tensor, columns: Sequence
     return sums
 
 
-def zeros(like: Tensor) -> Tensor:
-    """Zeros of this shape and type; large ones in huge pages, of which fewer have to be fetched."""
-    return empty(like.numel(), like.device, like.dtype).view(like.shape).zero_()
+def unwritten(like: Tensor) -> Tensor:
+    """Memory of this shape and type; much of it comes in huge pages, of which fewer have to be fetched."""
+    return empty(like.numel(), like.device, like.dtype).view(like.shape)
 
 
 class _RowSums(torch.autograd.Function):
@@ -331,7 +332,7 @@ class _RowSums(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(student, teacher)
         ctx.options, ctx.even = (kernel, weights, past), even
-        ctx.gradient = zeros(student) if wanted else None
+        ctx.gradient = unwritten(student) if wanted else None
         return _sweep(kernel, student, teacher, weights, past, None, ctx.gradient)
 
     @staticmethod
@@ -348,7 +349,7 @@ class _RowSums(torch.autograd.Function):
         if gradient is not None and (ctx.even or bool((upstream == upstream[0]).all())):
             gradient.mul_(upstream[0])
         else:
-            gradient = zeros(student)
+            gradient = unwritten(student)
             _sweep(kernel, student, teacher, weights, past, upstream, gradient)
         return gradient, None, None, None, None, None, None
 
