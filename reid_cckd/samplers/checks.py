@@ -17,8 +17,10 @@ Weights = Mapping[int, float] | Sequence[float] | NDArray[np.floating] | torch.T
 
 
 def as_array(values: Any) -> NDArray[Any]:
-    """A list, an array or a tensor on any device as a numpy array."""
-    return values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else np.asarray(values)
+    """A list, an array or a tensor on any device as a numpy array; bfloat16, which numpy lacks, as float32."""
+    if not isinstance(values, torch.Tensor):
+        return np.asarray(values)
+    return (values.float() if values.dtype == torch.bfloat16 else values).detach().cpu().numpy()
 
 
 def as_integers(values: Any, name: str) -> Ints:

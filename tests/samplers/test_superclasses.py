@@ -55,7 +55,15 @@ def test_equal_seeds_are_equal_and_kept_with_the_settings() -> None:
     assert (first.seed, first.by, first.spherical) == (1, "instance", True)
 
 
-@pytest.mark.parametrize("convert", [torch.tensor, lambda x: x.astype(np.float64), lambda x: np.asfortranarray(x)])
+@pytest.mark.parametrize(
+    "convert",
+    [
+        torch.tensor,
+        lambda x: x.astype(np.float64),
+        lambda x: np.asfortranarray(x),
+        lambda x: torch.tensor(x).bfloat16().requires_grad_(),  # numpy has no such type
+    ],
+)
 def test_embeddings_come_in_any_form(convert: Any) -> None:
     want = build_superclasses(POINTS, LABELS, 6).assignments
     assert (build_superclasses(convert(POINTS), torch.tensor(LABELS), 6).assignments == want).all()
