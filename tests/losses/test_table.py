@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -218,7 +219,17 @@ def test_the_state_can_be_carried_over(name: str) -> None:
     assert values[0] == values[1]
 
 
+def documented(page: str) -> str:
+    return (Path(__file__).parents[2] / "docs" / page).read_text(encoding="utf-8")
+
+
+def test_scores_in_the_page_of_losses_are_those_of_the_results() -> None:
+    scores = re.findall(r"\d+\.\d ± \d\.\d", documented("losses.md"))
+    assert len(scores) > 20
+    assert [score for score in scores if score not in documented("results.md")] == []
+
+
 def test_every_loss_is_documented() -> None:
-    text = (Path(__file__).parents[2] / "docs" / "losses.md").read_text(encoding="utf-8")
+    text = documented("losses.md")
     for name, loss in LOSSES.items():
         assert f"| `{name}` | `{loss.__name__}` |" in text
