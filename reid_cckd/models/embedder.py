@@ -21,11 +21,12 @@ class Embedder(nn.Module):
     """uint8 images in, `Output` out; normalises its input by its own backbone's statistics.
 
     The neck is Luo et al.'s BNNeck ("Bag of Tricks", CVPRW 2019): metric losses see the embedding before the
-    batch norm, the classifier (without bias) and retrieval the one after it. ``num_classes`` None gives no head.
+    batch norm, the classifier (without bias) and retrieval the one after it. ``num_classes`` None, or 0 as in timm,
+    gives no head.
     ``keep_classifier`` leaves the backbone its own, for `PublishedClassifier`.
 
     Raises:
-        ConfigError: no such backbone, a refused option, or images of this size do not fit it.
+        ConfigError: no such backbone, pooling or neck, a refused option, or images of this size do not fit it.
     """
 
     mean: Tensor
@@ -55,8 +56,8 @@ class Embedder(nn.Module):
         self.pool, features = create_pooling(pooling, *self.map_shape)
         self.width = embedding or features
         self.project = nn.Linear(features, self.width) if embedding else nn.Identity()
-        self.neck = _bnneck(self.width) if neck == "bn" else nn.Identity()
-        self.head: nn.Module | None = None if num_classes is None else _head(self.width, num_classes)
+        self.neck = _neck(neck, self.width)
+        self.head: nn.Module | None = _head(self.width, num_classes) if num_classes else None
 
     def forward(self, images: Tensor) -> Output:
         """``images``: (N, 3, H, W) uint8 (or float in [0, 255])."""
@@ -95,7 +96,11 @@ class Embedder(nn.Module):
             self.backbone.train(training)
 
 
-def _bnneck(width: int) -> nn.Module:
+def _neck(name: str, width: int) -> nn.Module:
+    if name == "none":
+        return nn.Identity()
+    if name != "bn":
+        raise ConfigError(f"model.neck: expected 'bn' or 'none', got {name!r}")
     neck = nn.BatchNorm1d(width)
     neck.bias.requires_grad_(False)  # the space stays centred, as the classifier without bias needs
     return neck

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
+
+from reid_cckd.errors import ConfigError
 
 
 class GAP(nn.Module):
@@ -47,8 +51,14 @@ class GDC(nn.Module):
 
 
 def create_pooling(name: str, features: int, size: tuple[int, int]) -> tuple[nn.Module, int]:
-    """``gap``, ``gem``, ``gdc`` or ``flatten`` over maps (N, features, *size), and the width of its vectors."""
+    """``gap``, ``gem``, ``gdc`` or ``flatten`` over maps (N, features, *size), and the width of its vectors.
+
+    Raises:
+        ConfigError: there is no such pooling.
+    """
     height, width = size
-    made: dict[str, tuple[nn.Module, int]] = {"gap": (GAP(), features), "gem": (GeM(), features)}
-    made["flatten"] = (nn.Flatten(), features * height * width)
-    return (GDC(features, size), features) if name == "gdc" else made[name]
+    makes: dict[str, Callable[[], nn.Module]] = {"gap": GAP, "gem": GeM, "flatten": nn.Flatten}
+    makes["gdc"] = lambda: GDC(features, size)
+    if name not in makes:
+        raise ConfigError(f"model.pooling: expected one of {', '.join(makes)}, got {name!r}")
+    return makes[name](), features * height * width if name == "flatten" else features

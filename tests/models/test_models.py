@@ -72,6 +72,7 @@ def test_images_that_were_normalised_before_are_warned_of_once(wrap: Callable[[E
 def test_no_head_and_no_neck() -> None:
     output = embedder(num_classes=None, neck="none")(images())
     assert output.logits is None
+    assert embedder(num_classes=0).head is None  # as in timm
     assert output.neck is output.embedding
 
 
@@ -108,6 +109,8 @@ def test_teacher_resizes_to_its_own_size() -> None:
         ({"backbone": "resnet18_"}, "Did you mean 'resnet18'"),
         ({"backbone": "resnet10t", "options": {"chanels": (1, 2)}}, "model.options"),
         ({"backbone": "vit_tiny_patch16_224"}, "img_size"),
+        ({"backbone": "resnet10t", "pooling": "avg"}, "model.pooling: expected one of gap, gem, flatten, gdc"),
+        ({"backbone": "resnet10t", "neck": "bnneck"}, "model.neck: expected 'bn' or 'none'"),
         ({"backbone": "resnet10t", "pretrained": "nowhere.pth"}, "there is no file nowhere.pth"),
     ],
 )
