@@ -14,7 +14,6 @@ back. For any other g, or a second backward, the pass is repeated with g in its 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from types import FunctionType
 from typing import Any, NamedTuple, cast
@@ -22,8 +21,9 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor
 
-from reid_cckd.losses.kernels import Profile, inverse, unit_rows
+from reid_cckd.losses.kernels import Profile, unit_rows
 from reid_cckd.losses.precision import full_precision
+from reid_cckd.losses.tiles import Piece, Rows, tile_of
 from reid_cckd.scratch import Scratch, empty
 
 Weights = Callable[[slice, slice], Tensor]  # the tile w[i, j] of pair weights
@@ -31,11 +31,6 @@ Phi = Callable[[Tensor, Tensor], Tensor]
 Sums = tuple[Tensor, Tensor]  # of a tile along each row and along each column
 Factors = tuple[Tensor, Tensor]  # of some rows of the student and of the teacher
 Step = Callable[..., Sums]  # `compare` compiled
-TILE_ROWS, TILE_COLUMNS = 512, 1024  # on CPU: low tiles waste little beside the diagonal, large ones mean few calls
-EVEN = 32  # a matrix product of so many rows or a multiple of them is the fastest
-COLUMN_ELEMENTS = 2**21  # embeddings that stand for the columns of a tile take at most 8 MB, for its rows a quarter
-ACCELERATOR_TILE_ROWS = 2048  # a tile that keeps an accelerator busy, 16 MB
-MODERATE = 1e15  # rows that are no longer have dot products that fit float32
 _scratch = Scratch()
 
 
@@ -51,17 +46,6 @@ class Kernel(NamedTuple):
         if self.normalize:
             rows, others = unit_rows(rows), unit_rows(others)
         return self.profile.centred(rows @ others.T)
-
-
-class Piece(NamedTuple):
-    """Some rows, and what their dot products are still to be multiplied by, (rows, 1)."""
-
-    rows: Tensor
-    factors: Tensor
-
-    def part(self, first: int, last: int | None = None) -> Piece:
-        """Rows ``first`` ... ``last``."""
-        return Piece(self.rows[first:last], self.factors[first:last])
 
 
 Sides = tuple[Piece, Piece]  # some rows of the student and the teacher's rows of the same instances
@@ -124,65 +108,6 @@ def _factors(sides: Sides) -> Factors:
     """Copies, because for views of several kinds torch compiles several variants."""
     student, teacher = sides
     return student.factors.clone(), teacher.factors.clone()
-
-
-class Rows:
-    """Rows of which some can be had at unit length, without a copy of all of them.
-
-    ``blocks`` are slices that cover all rows, as high as a tile; ``groups`` are runs of blocks, as many as it is wide.
-    ``name`` tells the memory of two `Rows` apart. With ``late`` rows of moderate length come as they are, with factors:
-    on CPU it takes long to pass rows that one core has just scaled to another.
-    """
-
-    def __init__(self, rows: Tensor, normalize: bool, late: bool, tile: tuple[int, int], name: str) -> None:
-        self.rows, self.name = rows, name
-        self.blocks, self.groups = (slices(len(rows), size) for size in tile)
-        norms = torch.linalg.vector_norm(rows, dim=1, keepdim=True) if normalize else None
-        self.scale = None if norms is None else inverse(norms)
-        self.late = late and norms is not None and bool(norms.max() < MODERATE)
-        self.factors = self.scale if self.scale is not None and self.late else rows.new_ones(len(rows), 1)
-
-    def block(self, index: slice) -> Piece:
-        """One of ``blocks``; valid until the next one is asked for."""
-        return Piece(self._scaled(index, "block"), self.factors[index])
-
-    def group(self, index: slice) -> Piece:
-        """One of ``groups``; valid until the next one is asked for."""
-        return Piece(self._scaled(index, "group"), self.factors[index])
-
-    def _scaled(self, index: slice, part: str) -> Tensor:
-        rows = self.rows[index]
-        if self.scale is None or self.late:
-            return rows
-        return torch.mul(rows, self.scale[index], out=_scratch.take(f"{self.name} {part}", rows.shape, rows))
-
-    def chain_(self, gradient: Tensor) -> None:
-        """Turn the gradient of the scaled rows, times their factors, into that of the rows as they are, in place."""
-        if self.scale is None:
-            return
-        for index in self.blocks:
-            rows, scale, part = self.rows[index], self.scale[index], gradient[index]
-            products = torch.mul(rows, part, out=_scratch.take(f"{self.name} block", rows.shape, rows))
-            part.addcmul_(rows, products.sum(dim=1, keepdim=True).mul_(scale).mul_(scale), value=-1)
-            if not self.late:
-                part.mul_(scale)
-
-
-def slices(count: int, size: int) -> list[slice]:
-    """Slices of ``size`` that cover 0 ... count; the last may be shorter."""
-    return [slice(start, min(start + size, count)) for start in range(0, count, size)]
-
-
-def tile_of(student: Tensor, teacher: Tensor) -> tuple[int, int]:
-    """Rows and columns of a tile: parts of all rows of about one height, several of many, and a multiple of it."""
-    count, width = len(student), max(student.shape[1], teacher.shape[1], 1)
-    rows, columns, parts = ACCELERATOR_TILE_ROWS, ACCELERATOR_TILE_ROWS, 2
-    if student.device.type == "cpu":
-        rows = min(TILE_ROWS, max(COLUMN_ELEMENTS // (4 * width), 1))
-        columns, parts = min(TILE_COLUMNS, COLUMN_ELEMENTS // width), 4
-    rows = max(min(rows, count // parts), rows // 2, 1)
-    rows = math.ceil(count / math.ceil(count / rows) / EVEN) * EVEN
-    return rows, math.ceil(columns / rows) * rows
 
 
 class _Sweep:

@@ -15,7 +15,7 @@ from pytorch_metric_learning import distances, miners, reducers, regularizers
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from reid_cckd.losses import MMD, Bilinear, CorrelationCongruenceLoss, GaussianRBF, PairMemory, fused
+from reid_cckd.losses import MMD, Bilinear, CorrelationCongruenceLoss, GaussianRBF, PairMemory, tiles
 from tests.reference import correlation as twin
 
 KERNELS: dict[str, tuple[Callable[[], Any], Callable[..., float], bool]] = {  # make, twin, rows at unit length
@@ -51,9 +51,9 @@ def expected(name: str, student: Tensor, teacher: Tensor, **options: Any) -> np.
 @pytest.fixture(autouse=True)
 def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     """Several tiles, the last of them short, in every test."""
-    monkeypatch.setattr(fused, "EVEN", 1)
-    monkeypatch.setattr(fused, "TILE_ROWS", 3)
-    monkeypatch.setattr(fused, "TILE_COLUMNS", 6)
+    monkeypatch.setattr(tiles, "EVEN", 1)
+    monkeypatch.setattr(tiles, "TILE_ROWS", 3)
+    monkeypatch.setattr(tiles, "TILE_COLUMNS", 6)
 
 
 @pytest.mark.parametrize("count", [2, 3, 7])
@@ -101,8 +101,8 @@ def test_gradient_through_listed_pairs(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["taylor 2", "exact", "bilinear"])
 def test_float32_is_exact_to_a_millionth(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fused, "TILE_ROWS", 64)
-    monkeypatch.setattr(fused, "TILE_COLUMNS", 128)
+    monkeypatch.setattr(tiles, "TILE_ROWS", 64)
+    monkeypatch.setattr(tiles, "TILE_COLUMNS", 128)
     student, teacher = rows(200, width=256), rows(200, width=384, seed=1)
     student = student + 2 * student[:1]  # correlations away from zero
     results = []
@@ -286,8 +286,8 @@ class LargestTensor(TorchDispatchMode):
 
 @pytest.mark.parametrize("options", [{}, {"within_weight": 2.0}], ids=["all pairs", "by class"])
 def test_nothing_of_size_n_squared_is_made(options: dict[str, float], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fused, "TILE_ROWS", 16)
-    monkeypatch.setattr(fused, "TILE_COLUMNS", 32)
+    monkeypatch.setattr(tiles, "TILE_ROWS", 16)
+    monkeypatch.setattr(tiles, "TILE_COLUMNS", 32)
     count, width = 256, 8
     student = rows(count, width).requires_grad_()
     loss = CorrelationCongruenceLoss(reducer=reducers.ThresholdReducer(low=1e-4), **options)
@@ -301,11 +301,11 @@ def test_nothing_of_size_n_squared_is_made(options: dict[str, float], monkeypatc
 def test_tiles_are_even_and_small(count: int, width: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     student = torch.empty(count, width, device="meta")
-    height, length = fused.tile_of(Rows(student), Rows(student[:, :1]))  # type: ignore[arg-type]
-    assert height % fused.EVEN == length % height == 0
-    assert 0 < height <= length < fused.TILE_COLUMNS + height
-    assert (length - height) * width < fused.COLUMN_ELEMENTS
-    assert (height - fused.EVEN) * width <= fused.COLUMN_ELEMENTS // 4
+    height, length = tiles.tile_of(Rows(student), Rows(student[:, :1]))  # type: ignore[arg-type]
+    assert height % tiles.EVEN == length % height == 0
+    assert 0 < height <= length < tiles.TILE_COLUMNS + height
+    assert (length - height) * width < tiles.COLUMN_ELEMENTS
+    assert (height - tiles.EVEN) * width <= tiles.COLUMN_ELEMENTS // 4
 
 
 class Rows:
@@ -321,7 +321,7 @@ class Rows:
 
 
 def test_no_gradient_is_found_where_none_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fused.Rows, "chain_", lambda *_: pytest.fail("gradient work"))
+    monkeypatch.setattr(tiles.Rows, "chain_", lambda *_: pytest.fail("gradient work"))
     student, teacher = rows(4).requires_grad_(), rows(4, seed=1)
     with torch.no_grad():
         assert not CorrelationCongruenceLoss()(student, ref_emb=teacher).requires_grad
@@ -357,8 +357,8 @@ def test_finite_rows_of_any_length_never_give_nan(scale: float) -> None:
 
 
 def test_a_model_with_the_loss_compiles(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fused, "TILE_ROWS", 16)
-    monkeypatch.setattr(fused, "TILE_COLUMNS", 32)
+    monkeypatch.setattr(tiles, "TILE_ROWS", 16)
+    monkeypatch.setattr(tiles, "TILE_COLUMNS", 32)
     torch.manual_seed(0)
     model, images, teacher = torch.nn.Linear(8, 5), torch.randn(40, 8), torch.randn(40, 6)
     loss, fast = CorrelationCongruenceLoss(), CorrelationCongruenceLoss(compile=True)

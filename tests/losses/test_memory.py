@@ -16,7 +16,7 @@ from pytorch_metric_learning.distances import LpDistance
 from pytorch_metric_learning.reducers import DoNothingReducer
 from torch import Tensor
 
-from reid_cckd.losses import Bilinear, CorrelationCongruenceLoss, GaussianRBF, PairMemory, fused, memory
+from reid_cckd.losses import Bilinear, CorrelationCongruenceLoss, GaussianRBF, PairMemory, memory, tiles
 from tests.reference import correlation as twin
 
 
@@ -31,9 +31,9 @@ def held(queue: PairMemory) -> list[int]:
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fused, "EVEN", 1)
-    monkeypatch.setattr(fused, "TILE_ROWS", 3)
-    monkeypatch.setattr(fused, "TILE_COLUMNS", 6)
+    monkeypatch.setattr(tiles, "EVEN", 1)
+    monkeypatch.setattr(tiles, "TILE_ROWS", 3)
+    monkeypatch.setattr(tiles, "TILE_COLUMNS", 6)
     monkeypatch.setattr(memory, "BLOCK_ROWS", 4)
 
 
