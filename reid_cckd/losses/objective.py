@@ -180,8 +180,10 @@ class Objective(nn.Module):
         """
         weights, was_training = self.weights(progress), self.training
         self.eval()  # losses with a memory look without remembering
-        values = self._values(self.terms, student, labels, teacher, index)
-        self.train(was_training)
+        try:
+            values = self._values(self.terms, student, labels, teacher, index)
+        finally:
+            self.train(was_training)
         weighted = {name: weights[name] * value for name, value in values.items()}
         stages = {term.stage for term in self.terms}
         place = student.feature_map if "feature_map" in stages else student.embedding

@@ -55,7 +55,8 @@ def pkt(student: Tensor, teacher: Tensor, eps: float = 1e-7) -> Tensor:
 class RKDDistance(AgainstTeacher):
     """`rkd_distance`, relational distillation of distances; huber with delta 1, on rows as they are (not unit rows).
 
-    Equal rows are at distance 0 and do not count in the mean distance; without two different rows all is 0.
+    Equal rows are at distance 0 and do not count in the mean distance; without two different rows all is 0, and for
+    two rows too, whose one distance is its own mean.
     Usual weight 25 beside cross-entropy, 1 alone. An N x N matrix of each network is held.
 
     Source: Park, Kim, Lu, Cho, "Relational Knowledge Distillation", CVPR 2019, section 3.2.

@@ -62,6 +62,13 @@ def test_a_ramp_lies_within_the_training(begin: float, end: float) -> None:
         Ramp(0, 1, begin, end)
 
 
+def test_a_balance_that_fails_leaves_the_losses_in_training_mode() -> None:
+    objective = Objective([Term("cc", CorrelationCongruenceLoss(memory=PairMemory(9)))])
+    with pytest.raises(ValueError, match="none was given"):
+        objective.balance(output(0), LABELS)
+    assert all(module.training for module in objective.modules())
+
+
 @pytest.mark.parametrize("options", [{"shape": "quadratic"}, {"start": math.nan}, {"stop": math.inf}])
 def test_a_ramp_that_makes_no_sense_is_named(options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"^(shape|start and stop):"):
