@@ -133,6 +133,8 @@ def _prepare(config: Config, device: torch.device, kept: Mapping[str, Any]) -> t
     manifest = build.read_manifest(config.data)
     check_alike({"The data": f"{manifest.name} of {len(manifest):,} images, {build.fingerprint(manifest)[:16]}"})
     print(f"{manifest.name} at {manifest.root}\n{counts_table(manifest)}")
+    if (warm := config.optim.warmup_epochs) > config.train.epochs:
+        print(f"The learning rate still rises at the end: of {warm} optim.warmup_epochs {config.train.epochs} are run.")
     judge, train_part = build_judge(config, manifest, device), manifest.select("train")
     teacher = None
     if config.teacher is not None:

@@ -60,11 +60,8 @@ def create_schedule(
 ) -> Scheduler:
     """A schedule that is a function of the number of updates alone, so that a resumed run continues it exactly.
 
-    Raises:
-        ConfigError: the training is over before it is warm.
+    A training that is over before it is warm takes the first steps of a longer one.
     """
-    if warmup_epochs > epochs:
-        raise ConfigError(f"optim.warmup_epochs: {warmup_epochs} are more than train.epochs, {epochs}; set fewer, or 0")
     constant = name == "constant"
     schedule: Scheduler
     schedule, _ = create_scheduler_v2(

@@ -202,6 +202,14 @@ def test_a_finished_run_resumes_to_itself_and_is_not_overwritten(pedestrians: Pa
     assert (tmp_path / "run" / "last.pt").read_bytes() == before
 
 
+def test_a_quick_look_may_end_before_the_warm_up_does(
+    pedestrians: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = write_config(tmp_path / "run.yaml", recipe(pedestrians, tmp_path / "run"))
+    assert train_main([str(config), "train.epochs=1", "optim.warmup_epochs=10"]) == 0
+    assert "still rises at the end: of 10 optim.warmup_epochs 1 are run" in capsys.readouterr().out
+
+
 def test_a_run_of_a_version_that_kept_one_state_of_chance_is_continued(pedestrians: Path, tmp_path: Path) -> None:
     config = write_config(tmp_path / "run.yaml", recipe(pedestrians, tmp_path / "run"))
     assert train_main([str(config)]) == 0

@@ -128,9 +128,14 @@ def test_schedules_warm_up_and_come_down() -> None:
     assert lrs("constant", warmup_epochs=0) == [1.0] * 20
     steps = lrs("multistep", milestones=(2, 3), warmup_epochs=0)
     assert (steps[5], steps[9]) == pytest.approx((1.0, 0.1))
-    with pytest.raises(ConfigError, match=r"optim\.warmup_epochs: 6 are more than train\.epochs, 5"):
-        lrs("cosine", warmup_epochs=6)
     assert steps[12] == pytest.approx(0.01)
+
+
+@pytest.mark.parametrize("name", ["cosine", "multistep", "poly", "constant"])
+def test_a_training_that_ends_before_it_is_warm_takes_the_first_steps_of_a_longer_one(name: str) -> None:
+    assert lrs(name, warmup_epochs=10, milestones=(2,)) == pytest.approx(
+        [(1 + step * 39 / 40) / 40 for step in range(20)]
+    )
 
 
 @pytest.mark.parametrize(
