@@ -51,7 +51,8 @@ class Extraction:
             there = ", ".join(sorted(set(self.manifest.roles.tolist())))
             raise DataError(
                 f"{self.manifest.name} at {self.manifest.root} has no {role} images to evaluate on, but {there}. "
-                "evaluation.task: retrieval looks at query and gallery, classification at test or val, recall at test."
+                "evaluation.task: retrieval looks at query and gallery, classification at test or val, recall at test, "
+                "verification and identification at files of their own (evaluation.pairs, evaluation.benchmark)."
             )
         return part
 

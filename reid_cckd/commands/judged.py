@@ -68,6 +68,6 @@ def report_judged(
     write_json(folder / "report.json", report)
     if verdict.queries is not None:
         write_queries(folder / "queries.csv", *verdict.queries)
-    print(score_table([{"name": folder.name, **verdict.scores, **measured}]))
+    print(score_table([{"name": Path(config.output).name, **verdict.scores, **measured}]))
     print(f"Report: {folder}")
     return report

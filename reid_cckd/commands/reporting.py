@@ -93,7 +93,7 @@ def report_subject(
     cmc_curves(folder / "cmc.png", {subject.name: result.cmc_at(CURVE_RANKS)})
     if subject.settings.sheet_rows and subject.images is not None:
         draw_sheet(folder / "ranks.png", subject, result)
-    print(score_table([{"name": folder.name, **report["scores"], **report.get("cost", {})}]))
+    print(score_table([{"name": subject.name, **report["scores"], **report.get("cost", {})}]))
     print(f"Report and pictures: {folder}")
     return report
 

@@ -106,12 +106,18 @@ def train(config: Config, resume: bool = False, balance: bool = False) -> Path:
         trainer.show_balance = print_balance if balance else None
         if last.exists():
             trainer.resume(last)
-            print(f"Resumed {last} at epoch {trainer.position.epoch + 1}, step {trainer.position.step}.")
+            print(_resumed(last, trainer))
         with trackers(config.train.track if speaks else (), folder, to_dict(config), trainer.position.step) as opened:
             trainer.log.trackers = opened
             trainer.fit()
         _report(config, trainer, judge)
     return folder
+
+
+def _resumed(last: Path, trainer: Trainer) -> str:
+    if trainer.position.epoch == trainer.epochs:
+        return f"{last} has all of its {trainer.epochs} epochs behind it; it is evaluated again."
+    return f"Resumed {last} at epoch {trainer.position.epoch + 1}, step {trainer.position.step}."
 
 
 def _report(config: Config, trainer: Trainer, judge: Judge) -> None:

@@ -158,4 +158,4 @@ def _near(path: Path) -> str:
     names = sorted(entry.name for entry in folder.iterdir() if entry.suffix in {".yaml", ".yml"})
     if meant := did_you_mean(path.name, names):
         return meant
-    return f" YAML files there: {', '.join(names[:10])}." if names else f" {folder} holds no YAML file."
+    return f" YAML files there: {', '.join(names[:10])}." if names else f" No YAML file is in {folder.resolve()}."

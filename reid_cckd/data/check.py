@@ -27,7 +27,8 @@ class CheckReport:
 
     ``bad``: images that cannot be decoded. ``disguised``: images of another format than their suffix says (they
     decode, some tools refuse them). ``shared_ids``: person ids in training and in test. ``hopeless_queries``: query
-    images without a picture of the same person from another camera in the gallery; evaluation leaves them out.
+    images without a picture of the same person from another camera in the gallery; evaluation leaves them out. Of a set
+    that does not ``knows_cameras`` they are those without any other picture of the person.
     """
 
     name: str
@@ -38,6 +39,7 @@ class CheckReport:
     disguised: tuple[BadImage, ...]
     shared_ids: tuple[int, ...]
     hopeless_queries: tuple[str, ...]
+    knows_cameras: bool = True
 
     @property
     def ok(self) -> bool:
@@ -63,14 +65,17 @@ class CheckReport:
     def _findings(self) -> list[str]:
         images = sum(count.images for count in self.counts.values())
         queries = self.counts["query"].images
+        match = "match from another camera" if self.knows_cameras else "match"
         described = [
             ("cannot be decoded", images, [f"{image.path}: {image.reason}" for image in self.bad]),
             ("are of another format than their suffix", images, [f"{i.path}: {i.reason}" for i in self.disguised]),
-            ("without a match from another camera (left out of evaluation)", queries, list(self.hopeless_queries)),
+            (f"without a {match} (left out of evaluation)", queries, list(self.hopeless_queries)),
             ("in training and in test", None, [str(label) for label in self.shared_ids]),
         ]
         nouns = ("images", "images", "queries", "person ids")
-        return [line for noun, finding in zip(nouns, described, strict=True) for line in _finding(noun, *finding)]
+        lines = [line for noun, finding in zip(nouns, described, strict=True) for line in _finding(noun, *finding)]
+        searched = self.counts["gallery"].ids > 0 and not self.knows_cameras
+        return [*lines, "-> no cameras are known: set evaluation.cameras: ignore"] if searched else lines
 
 
 def check_manifest(manifest: Manifest, workers: int | None = None) -> CheckReport:
@@ -87,6 +92,7 @@ def check_manifest(manifest: Manifest, workers: int | None = None) -> CheckRepor
         disguised=tuple(image for image, fatal in faults if not fatal),
         shared_ids=_shared_ids(manifest),
         hopeless_queries=_hopeless_queries(manifest),
+        knows_cameras=_knows_cameras(manifest),
     )
 
 
@@ -118,11 +124,15 @@ def _hopeless_queries(manifest: Manifest) -> tuple[str, ...]:
     cameras: dict[int, set[int]] = {}
     for label, camera in zip(gallery.labels.tolist(), gallery.cameras.tolist(), strict=True):
         cameras.setdefault(label, set()).add(camera)
-    by_camera = len(np.unique(manifest.cameras)) > 1
+    by_camera = _knows_cameras(manifest)
     rows = zip(query.paths, query.labels.tolist(), query.cameras.tolist(), strict=True)
     return tuple(
         path for path, label, camera in rows if not cameras.get(label, set()) - ({camera} if by_camera else set())
     )
+
+
+def _knows_cameras(manifest: Manifest) -> bool:
+    return len(np.unique(manifest.cameras)) > 1
 
 
 def _rows(counts: dict[str, Counts], published: dict[str, Counts] | None) -> list[str]:

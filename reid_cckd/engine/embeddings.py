@@ -62,7 +62,10 @@ class Embeddings:
         rows = np.flatnonzero(self.roles == role)
         if not len(rows):
             held = ", ".join(f"{count:,} {name}" for name, count in Counter(self.roles.tolist()).items())
-            raise DataError(f"These embeddings have no {role} rows; they hold {held or 'nothing'}.")
+            raise DataError(
+                f"These embeddings have no {role} rows; they hold {held or 'nothing'}. Extract them too "
+                f"(--roles), or let all images search each other (test --protocol recall)."
+            )
         return self.take(rows)
 
     def joined(self, other: Embeddings) -> Embeddings:

@@ -133,7 +133,9 @@ def _prepare(folder: Path, facts: Mapping[str, Any], layout: Layout) -> None:
         with rows.open("wb") as file, _room_for(folder, length):
             reserve(file, length)
         write_json(unfinished / "cache.json", _describe(facts, layout))
-    print(f"The teacher answers for {layout.images:,} images x {layout.views}: {length / 1e6:,.0f} MB in {folder}")
+    print(
+        f"The teacher answers for {layout.images:,} images x {layout.views}: {max(1, length / 1e6):,.0f} MB in {folder}"
+    )
 
 
 def _fill(folder: Path, layout: Layout, load: ViewLoader, answer: Answer) -> None:

@@ -202,5 +202,5 @@ def no_match(relevance: Relevance, query_tags: Codes | None, gallery_tags: Codes
     cameras = len(np.union1d(query_tags, gallery_tags))
     return (
         "no query has a true match in another camera: every gallery item of its id was seen by its own camera "
-        f"({cameras} camera{'s' * (cameras > 1)} in all); pass cameras='ignore' to count those as matches"
+        f"({cameras} camera{'s' * (cameras > 1)} in all); cameras='ignore' (evaluation.cameras: ignore) counts those"
     )

@@ -88,7 +88,7 @@ def test_images_that_are_not_there_are_missed_before_anything_is_trained(folders
     train = read_manifest(settings(folders).data).select("train")
     with pytest.raises(DataError, match="no test or val images"):
         build_judge(settings(folders, task="classification"), train, CPU)
-    with pytest.raises(DataError, match=r"no query images to evaluate on, but train\. .*classification at test or val"):
+    with pytest.raises(DataError, match=r"no query images to evaluate on, but train\. .*evaluation\.benchmark"):
         build_judge(settings(folders), train, CPU)
 
 

@@ -193,7 +193,9 @@ def test_one_camera_is_an_explicit_choice(features: Path, tmp_path: Path, capsys
     same = Embeddings(rows.vectors, rows.labels, np.zeros_like(rows.cameras), rows.paths, rows.roles, rows.about)
     same.save(tmp_path / "same")
     assert main(["test", str(tmp_path / "same")]) == 2
-    assert "1 camera in all" in capsys.readouterr().err
+    message = capsys.readouterr().err
+    assert "1 camera in all" in message
+    assert "evaluation.cameras: ignore" in message
     report = report_of(tmp_path, str(tmp_path / "same"), "evaluation.cameras=ignore")
     assert report["protocol"]["cameras"] == "ignore"
 
@@ -258,6 +260,7 @@ def test_a_runs_folder_stands_for_its_last_checkpoint(
     teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     report = report_of(tmp_path, str(teacher.parent), "--compare", str(teacher.parent))
+    assert f"\n{teacher.parent.name} " in capsys.readouterr().out  # and not the name of the report's folder
     assert report["provenance"]["checkpoint_sha256"] == report["comparison"]["other_sha256"] == file_hash(teacher)
     assert main(["test", str(tmp_path)]) == 2
     assert "holds neither last.pt nor vectors.npy" in capsys.readouterr().err

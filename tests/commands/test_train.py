@@ -193,12 +193,15 @@ def test_a_run_killed_while_an_epoch_is_evaluated_ends_as_an_uninterrupted_one(
     assert best[0]["position"] == best[1]["position"]
 
 
-def test_a_finished_run_resumes_to_itself_and_is_not_overwritten(pedestrians: Path, tmp_path: Path) -> None:
+def test_a_finished_run_resumes_to_itself_and_is_not_overwritten(
+    pedestrians: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     config = write_config(tmp_path / "run.yaml", recipe(pedestrians, tmp_path / "run"))
     assert train_main([str(config)]) == 0
     before = (tmp_path / "run" / "last.pt").read_bytes()
     assert train_main([str(config)]) == 2
     assert train_main([str(config), "--resume"]) == 0
+    assert "has all of its 2 epochs behind it" in capsys.readouterr().out
     assert (tmp_path / "run" / "last.pt").read_bytes() == before
 
 

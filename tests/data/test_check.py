@@ -102,3 +102,7 @@ def test_a_set_without_cameras_matches_within_its_one(tmp_path: Path) -> None:
     }
     report = check_manifest(read_market1501(write_folders(tmp_path, folders)))
     assert report.hopeless_queries == ("query/0009_c1s1_1.jpg",)
+    *_, queries, _, advice = (line for line in report.table().splitlines() if line[:2] in ("->", "ok"))
+    assert queries.endswith("queries without a match (left out of evaluation)")
+    assert "evaluation.cameras: ignore" in advice
+    assert "evaluation.cameras" not in check_manifest(read_market1501(write_folders(tmp_path / "known"))).table()
