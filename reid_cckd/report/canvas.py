@@ -58,3 +58,14 @@ def figure_of(path: str | os.PathLike[str], count: int, title: str) -> Iterator[
 def colour(number: int) -> str:
     """The colour of the n-th run, the same in every plot."""
     return COLOURS[number % len(COLOURS)]
+
+
+def plain_logarithmic(axis: Axes) -> None:
+    """A logarithmic axis of what is drawn that reads 0.3, 1, 3: matplotlib's own labels overlap within two decades."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axis.set_xscale("log")
+    first, last = axis.get_xlim()
+    axis.xaxis.set_major_locator(LogLocator(subs=(1, 3) if last > 20 * first else (1, 2, 3, 5, 7)))
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.xaxis.set_minor_formatter(NullFormatter())

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from reid_cckd.report.canvas import colour, figure_of
+from reid_cckd.report.canvas import colour, figure_of, plain_logarithmic
 
 Floats = NDArray[np.floating[Any]]
 MOST_ROWS = 2000  # of a histogram: 4 million pairs
@@ -95,7 +95,7 @@ def retention_plot(path: str | os.PathLike[str], teacher: Point, students: Seque
                 kept = 100 * point.score / teacher.score
                 x = getattr(point, cost) / 1e6
                 axis.plot(x, kept, "s" if point is teacher else "o", color=colour(number), label=point.name)
-            axis.set_xscale("log")
+            plain_logarithmic(axis)
             axis.axhline(100, color="#868e96", linewidth=1, linestyle="--")
             axis.set(
                 xlabel={"parameters": "parameters (M)", "macs": "MACs (M)"}[cost], ylabel="of the teacher's score (%)"

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 Row = Mapping[str, Any]
 
+_LABEL = 0.09  # of a panel's height is what a label takes
 _PLACE = ("step", "epoch")
 # Fractions in the log of an evaluation, the panels that come first.
 _SCORES = {"mean_ap": "mAP (%)", "rank1": "rank-1 (%)", "top1": "top-1 (%)", "accuracy": "accuracy (%)"}
@@ -82,6 +83,7 @@ def _is_evaluation(row: Row) -> bool:
 
 def _draw_panel(axis: Axes, key: str, runs: Mapping[str, Sequence[Row]]) -> None:
     by_epoch = all(_epochs_per_step(rows) for rows in runs.values())
+    ends: list[tuple[float, float, str]] = []
     for number, rows in enumerate(runs.values()):
         scale = _epochs_per_step(rows) if by_epoch else 1.0
         points = [(row["step"] * scale, float(row[key])) for row in rows if _is_value(row.get(key))]
@@ -89,20 +91,38 @@ def _draw_panel(axis: Axes, key: str, runs: Mapping[str, Sequence[Row]]) -> None
             x, y = zip(*points, strict=True)
             draw = _draw_score if key in _SCORES else _draw_line if key == "lr" else _draw_noisy
             draw(axis, x, y, colour(number))
+            ends.append((x[-1], 100 * y[-1], colour(number)))
     axis.set_title("learning rate" if key == "lr" else _SCORES.get(key, key))
     axis.set_xlabel("epoch" if by_epoch else "step")
     axis.set_xlim(left=0)
     if key in _SCORES:
-        axis.set_ylim(bottom=0)
+        _label_ends(axis, ends)
     if key == "lr":
         axis.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3))
 
 
 def _draw_score(axis: Axes, x: Sequence[float], y: Sequence[float], ink: str) -> None:
-    percent = [100 * value for value in y]
-    axis.plot(x, percent, color=ink, marker="o", markersize=3.5)
-    text, end = f"{percent[-1]:.1f}", (x[-1], percent[-1])
-    axis.annotate(text, end, (5, 0), textcoords="offset points", color=ink, fontsize=9, va="center")
+    axis.plot(x, [100 * value for value in y], color=ink, marker="o", markersize=3.5)
+
+
+def _label_ends(axis: Axes, ends: Sequence[tuple[float, float, str]]) -> None:
+    """Write the last value (x, y in percent, colour) behind each line, those that are close above one another."""
+    gap = _LABEL * (axis.get_ylim()[1] - axis.get_ylim()[0])
+    for x in {end[0] for end in ends}:
+        here = sorted((y, ink) for place, y, ink in ends if place == x)
+        heights = _apart([y for y, _ in here], gap)
+        for (y, ink), height in zip(here, heights, strict=True):
+            offset, points = (5, 0), "offset points"
+            axis.annotate(f"{y:.1f}", (x, height), offset, textcoords=points, color=ink, fontsize=9, va="center")
+
+
+def _apart(values: Sequence[float], gap: float) -> list[float]:
+    """Rising values, moved no further than puts them ``gap`` apart, their mean kept."""
+    moved: list[float] = []
+    for value in values:
+        moved.append(max(value, moved[-1] + gap) if moved else value)
+    shift = (sum(moved) - sum(values)) / len(moved) if moved else 0.0
+    return [value - shift for value in moved]
 
 
 def _draw_line(axis: Axes, x: Sequence[float], y: Sequence[float], ink: str) -> None:

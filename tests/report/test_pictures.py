@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from reid_cckd.report import RankedRow, choose_rows, cmc_curves, ranked_sheet, roc_curves, training_curves
+from reid_cckd.report.curves import _apart
 
 GREEN, RED, GREY = (47, 158, 68), (224, 49, 49), (222, 226, 230)
 
@@ -103,6 +104,14 @@ def test_curves_survive_odd_logs(tmp_path):
     with pytest.raises(ValueError, match="no value to draw"):
         training_curves(tmp_path / "none.png", {"empty": []})
     assert [path.name for path in tmp_path.iterdir()] == ["odd.png"]
+
+
+def test_labels_of_lines_that_end_together_are_put_apart():
+    moved = _apart([60.0, 75.0, 75.2, 75.3], 2.0)
+    assert np.diff(moved).min() >= 2 - 1e-9
+    assert np.mean(moved) == pytest.approx(np.mean([60.0, 75.0, 75.2, 75.3]))
+    assert _apart([1.0, 9.0], 2.0) == [1.0, 9.0]
+    assert _apart([], 2.0) == []
 
 
 def test_plots_of_results(tmp_path):
