@@ -210,8 +210,8 @@ def _report(
     }
     write_json(arguments.output / "report.json", report)
     first = {kind: found[arguments.sets[0]] for kind, found in results.items()}
-    cmc = {f"{kind}, {scale:,}": rates for kind, found in first.items() for scale, rates in found.rate.items()}
-    roc = {f"{kind}, {scale:,}": rates for kind, found in first.items() for scale, rates in found.tpr.items()}
+    cmc = {f"{kind}, among {scale:,}": rates for kind, found in first.items() for scale, rates in found.rate.items()}
+    roc = {f"{kind}, among {scale:,}": rates for kind, found in first.items() for scale, rates in found.tpr.items()}
     cmc_curves(arguments.output / "cmc.png", cmc, "Identification")
     roc_curves(arguments.output / "roc.png", roc, "Verification")
     if arguments.devkit_name:

@@ -41,7 +41,7 @@ def study_rows(study: Study, runs: Sequence[StudyRun]) -> list[dict[str, Any]]:
     """
     teachers = _scores([run for run in runs if run.is_teacher])
     students = _scores([run for run in runs if not run.is_teacher])
-    rows = [_row(f"teacher {name}", seeds) for name, seeds in teachers.items()]
+    rows = [_row("teacher" if name == "teacher" else f"teacher {name}", seeds) for name, seeds in teachers.items()]
     for name, seeds in students.items():
         compared = study.baseline in students and name != study.baseline
         against = students[study.baseline] if compared and study.baseline is not None else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import textwrap
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")  # Okabe and Ito's
+_LETTERS = 8.5  # of a title in an inch
 STYLE: Any = {
     "font.size": 10,
     "axes.spines.top": False,
@@ -49,7 +51,8 @@ def figure_of(path: str | os.PathLike[str], count: int, title: str) -> Iterator[
         for axis in axes[count:]:
             axis.remove()
         if title:
-            figure.suptitle(title, x=0.01, ha="left", fontsize=13, fontweight="bold")
+            lines_of_title = textwrap.fill(title, int(_LETTERS * size[0]))
+            figure.suptitle(lines_of_title, x=0.01, ha="left", fontsize=13, fontweight="bold")
         yield figure, axes[:count]
         with atomic_path(path) as temporary:
             figure.savefig(temporary, format="png", dpi=120)

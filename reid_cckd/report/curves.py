@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from reid_cckd.report.canvas import colour, figure_of
+from reid_cckd.report.canvas import colour, figure_of, plain_logarithmic
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -46,7 +46,7 @@ def cmc_curves(path: str | os.PathLike[str], runs: Mapping[str, Mapping[int, flo
     with figure_of(path, 1, title) as (_, (axis,)):
         _draw_rates(axis, runs)
         if max((rank for cmc in runs.values() for rank in cmc), default=0) > 50:
-            axis.set_xscale("log")
+            plain_logarithmic(axis)
         axis.set(xlabel="rank", ylabel="found by this rank (%)")
 
 

@@ -30,7 +30,7 @@ def studies(pedestrians: Path, tmp_path: Path) -> Path:
     study = {
         "title": "Table 3",
         "output": str(tmp_path / "out"),
-        "teachers": {"big": "student.yaml"},
+        "teachers": {"teacher": "student.yaml"},
         "methods": {"alone": "student.yaml", "CC": "cc.yaml"},
         "seeds": [0],
         "baseline": "alone",
@@ -53,7 +53,7 @@ def test_a_table_is_trained_and_set_beside_the_published(
     assert main(call) == 0
     out = studies / "out"
     rows = {row["name"]: row for row in json.loads((out / "table.json").read_text())["rows"]}
-    assert {name: row["seeds"] for name, row in rows.items()} == {"teacher big": 1, "alone": 2, "CC": 2}
+    assert {name: row["seeds"] for name, row in rows.items()} == {"teacher": 1, "alone": 2, "CC": 2}
     text = (out / "report.md").read_text()
     here = f"{100 * (rows['CC']['mean_ap'][0] - rows['alone']['mean_ap'][0]):+.1f}"
     compared = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()]
@@ -67,7 +67,7 @@ def test_a_table_is_trained_and_set_beside_the_published(
         flat = {row["name"]: row for row in csv.DictReader(file)}
     assert {row["published_against"] for row in flat.values()} == {"alone"}
     assert {name: row["published_mean_ap_difference"] for name, row in flat.items()} == {
-        "teacher big": "",
+        "teacher": "",
         "alone": "",
         "CC": "0.024",
     }
