@@ -12,7 +12,7 @@ from pytorch_metric_learning.reducers import MeanReducer, SumReducer
 from torch import Tensor
 
 from reid_cckd.losses.checks import at_least, finite
-from reid_cckd.losses.fused import Kernel, Past, Weights, compiled_step, plain_row_sums, row_sums
+from reid_cckd.losses.fused import CompiledStep, Kernel, Past, Weights, plain_row_sums, row_sums
 from reid_cckd.losses.kernels import DotKernel, GaussianRBF
 from reid_cckd.losses.memory import PairMemory
 from reid_cckd.losses.pairs import check_labels, label_weights, listed_weights
@@ -75,7 +75,7 @@ class CorrelationCongruenceLoss(BaseMetricLossFunction):  # type: ignore[misc]
         self.between_weight = float(at_least("between_weight", between_weight, 0))
         self.projection = None if project is None else Projection(*project)
         self.memory = memory
-        self.step = compiled_step() if compile else None
+        self.step = CompiledStep() if compile else None
         self._even = False  # whether `forward` is to reduce what `compute_loss` gives it, and all anchors alike
 
     def get_default_distance(self) -> BaseDistance:

@@ -30,7 +30,6 @@ Weights = Callable[[slice, slice], Tensor]  # the tile w[i, j] of pair weights
 Phi = Callable[[Tensor, Tensor], Tensor]
 Sums = tuple[Tensor, Tensor]  # of a tile along each row and along each column
 Factors = tuple[Tensor, Tensor]  # of some rows of the student and of the teacher
-Step = Callable[..., Sums]  # `compare` compiled
 _scratch = Scratch()
 
 
@@ -39,7 +38,7 @@ class Kernel(NamedTuple):
 
     profile: Profile
     normalize: bool = True
-    step: Step | None = None
+    step: CompiledStep | None = None
 
     def matrix(self, rows: Tensor, others: Tensor) -> Tensor:
         """The kernel of all pairs, (n, m), but for its constant."""
@@ -95,13 +94,21 @@ def _sums(square: Tensor, own: Tensor | None, other: Tensor | None) -> Sums:
     return along.sum(dim=1), across.sum(dim=0)
 
 
-def compiled_step() -> Step:
-    """`compare` as generated loops over the tile; compiled on first use.
+class CompiledStep:
+    """`compare` as generated loops over the tile; compiled on first use, and anew where a copy is unpickled.
 
     Of a copy, because torch counts the variants of a piece of code, and after eight of them, which several losses in
     one process together reach, would compile no more.
     """
-    return cast(Step, torch.compile(FunctionType(compare.__code__.replace(), globals()), dynamic=True))
+
+    def __init__(self) -> None:
+        self.run = torch.compile(FunctionType(compare.__code__.replace(), globals()), dynamic=True)
+
+    def __call__(self, *tile: Any) -> Sums:
+        return cast(Sums, self.run(*tile))
+
+    def __reduce__(self) -> tuple[type[CompiledStep], tuple[()]]:
+        return CompiledStep, ()
 
 
 def _factors(sides: Sides) -> Factors:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -411,6 +413,13 @@ def test_the_compiled_loss_is_the_same(case: str | float, compiled: CorrelationC
 
     for one, other in zip(found(compiled.step), found(None), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6 * float(other.abs().max()))
+
+
+def test_a_compiled_loss_can_be_pickled_and_copied(compiled: CorrelationCongruenceLoss) -> None:
+    student, teacher = rows(16, 8), rows(16, 12, seed=1)
+    value = compiled(student, ref_emb=teacher)
+    for other in (pickle.loads(pickle.dumps(compiled)), copy.deepcopy(compiled)):
+        torch.testing.assert_close(other(student, ref_emb=teacher), value)
 
 
 def test_compiled_losses_stay_compiled_for_batches_of_other_sizes() -> None:
