@@ -42,7 +42,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         meant = did_you_mean(arguments[0], COMMANDS)
         print(f"reid-cckd: there is no command {arguments[0]!r}.{meant}\n\n{_usage()}", file=sys.stderr)
         return 2
-    command: Callable[[list[str]], int] = importlib.import_module(f"reid_cckd.commands.{arguments[0]}").main
+    try:  # importing takes seconds, in which a traceback of torch is no answer either
+        command: Callable[[list[str]], int] = importlib.import_module(f"reid_cckd.commands.{arguments[0]}").main
+    except KeyboardInterrupt:
+        print("\nInterrupted.", file=sys.stderr)
+        return 130
     return command(arguments[1:])
 
 

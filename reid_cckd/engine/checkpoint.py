@@ -64,4 +64,4 @@ def _siblings(path: Path) -> str:
     if not folder.is_dir():
         return f" The folder {folder} does not exist; train first, or check the path."
     found = sorted(entry.name for entry in folder.glob("*.pt"))
-    return f" {folder} holds {', '.join(found)}." if found else f" {folder} holds no checkpoint."
+    return f" {folder} holds {', '.join(found)}." if found else f" No checkpoint is in {folder.resolve()}."

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from timm.optim import create_optimizer_v2
-from timm.scheduler import create_scheduler_v2
-from timm.scheduler.scheduler import Scheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from reid_cckd.errors import ConfigError
+
+if TYPE_CHECKING:  # timm takes as long to import as torch, and most commands do not train
+    from timm.scheduler.scheduler import Scheduler
 
 
 def create_optimizer(
@@ -23,6 +23,8 @@ def create_optimizer(
     Raises:
         ConfigError: timm has no such optimiser, or it refuses an option.
     """
+    from timm.optim import create_optimizer_v2
+
     everything = nn.ModuleList(networks)
     try:
         optimizer: Optimizer = create_optimizer_v2(everything, name, lr=lr, weight_decay=weight_decay, **options)
@@ -62,6 +64,8 @@ def create_schedule(
 
     A training that is over before it is warm takes the first steps of a longer one.
     """
+    from timm.scheduler import create_scheduler_v2
+
     constant = name == "constant"
     schedule: Scheduler
     schedule, _ = create_scheduler_v2(

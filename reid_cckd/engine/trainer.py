@@ -8,11 +8,9 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from timm.scheduler.scheduler import Scheduler
-from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -41,6 +39,10 @@ from reid_cckd.engine.teachers import TeacherSource
 from reid_cckd.engine.tracking import Progress, RunLog, RunningMeans
 from reid_cckd.engine.watch import Seen, Watch, not_finite
 from reid_cckd.errors import CheckpointError
+
+if TYPE_CHECKING:  # as in optim.py
+    from timm.scheduler.scheduler import Scheduler
+    from timm.utils import ModelEmaV3
 
 LOG_EVERY = 20  # steps between rows of the log
 

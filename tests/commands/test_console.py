@@ -84,3 +84,20 @@ def test_a_study_and_a_run_are_not_taken_for_each_other(capsys: pytest.CaptureFi
     assert "give it to reid-cckd train" in capsys.readouterr().err
     assert main(["train", str(configs / "quickstart")]) == 2
     assert "cckd.yaml" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["runs", "verify", "identify", "features"])
+def test_what_only_training_needs_is_not_waited_for(command: str) -> None:
+    code = f"import reid_cckd.commands.{command}, sys; sys.exit('timm' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_ctrl_c_while_a_command_is_imported_is_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(name: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("importlib.import_module", interrupt)
+    assert main(["train", "run.yaml"]) == 130
+    assert capsys.readouterr().err == "\nInterrupted.\n"
