@@ -38,7 +38,7 @@ def test_judged(arguments: argparse.Namespace, task: str) -> None:
             raise ConfigError(f"--{name.replace('_', '-')} is of retrieval, and {source} is for {task}.")
     tested = open_checkpoint(source, arguments.overrides)
     judge = build_judge(tested.config, tested.manifest, tested.device).for_classes(tested.classes)
-    folder = arguments.output or usual_output(source)
+    folder = arguments.output or usual_output(source, arguments.overrides)
     hashes = tested.sha256, tested.teacher_sha256
     report = report_judged(tested.network, tested.config, judge, folder, *hashes)
     if arguments.json and rank() == 0:

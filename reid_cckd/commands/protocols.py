@@ -35,7 +35,7 @@ def test_otherwise(arguments: argparse.Namespace) -> None:
     given = [name for name in refused if getattr(arguments, name) is not None]
     if given:
         raise ConfigError(f"--{given[0].replace('_', '-')} does not go with --protocol {arguments.protocol}.")
-    folder = arguments.output or usual_output(arguments.source)
+    folder = arguments.output or usual_output(arguments.source, arguments.overrides)
     try:
         subject, found = _recall(arguments, folder) if recall else _single_shot(arguments)
     except (ValueError, TypeError) as error:

@@ -102,9 +102,15 @@ def embed_tested(source: Path, overrides: Sequence[str] = ()) -> Embeddings:
     return _retrieval_judge(tested).embed_role(tested.network, role, tested.sha256)
 
 
-def usual_output(source: Path) -> Path:
-    """Where a report goes that nobody placed: beside a checkpoint, or inside a folder of embeddings."""
-    return (source if is_embeddings(source) else source.parent) / "test"
+def usual_output(source: Path, overrides: Sequence[str] = ()) -> Path:
+    """Where a report goes that nobody placed: inside a folder of embeddings, or beside a checkpoint.
+
+    That of a checkpoint on another data set bears its name, and leaves the report on the own one in peace.
+    """
+    if is_embeddings(source):
+        return source / "test"
+    others = [text.partition("=")[2] for text in overrides if text.startswith("data.dataset=")]
+    return source.parent / "_".join(["test", *others[-1:]])
 
 
 def subject_of(

@@ -25,7 +25,7 @@ from reid_cckd.files import write_json
 EXAMPLES = """\
   reid-cckd test runs/omniglot/cckd                           its last checkpoint
   reid-cckd test runs/msmt17/cckd/last.pt data.root=/data/msmt17 evaluation.flip=false --json result.json
-  reid-cckd test runs/msmt17/cckd/last.pt data.dataset=market1501 data.root=/data/market --output runs/cross
+  reid-cckd test runs/msmt17/cckd/last.pt data.dataset=market1501 data.root=/data/market
   reid-cckd test features/cckd --rerank                       embeddings that extract kept
   reid-cckd test features/cckd --expand 10 3 --bootstrap 2000 evaluation.convention=market1501
   torchrun --nproc-per-node 4 tools/test.py features/cckd    each process reads (of a checkpoint: embeds) a quarter
@@ -57,7 +57,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--output",
         type=Path,
-        help="where report.json and pictures go (default: test/ in the run's or the embeddings' folder)",
+        help="where report.json and pictures go (default: test/ in the run's or the embeddings' folder, on other data "
+        "test_DATASET/)",
     )
     parser.add_argument("--save-embeddings", type=Path, metavar="FOLDER", help="keep query and gallery there")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the report to this file too")
@@ -94,7 +95,7 @@ def _test(arguments: argparse.Namespace) -> None:
         more["comparison"] = comparison(subject, result, other, evaluate(other, refinement))
     if rank() != 0:
         return
-    folder = arguments.output or usual_output(arguments.source)
+    folder = arguments.output or usual_output(arguments.source, arguments.overrides)
     if arguments.protocol == "multi-query":
         more["queries"] = "means of a person's images at a camera"
     report = report_subject(subject, result, folder, refinement, more)

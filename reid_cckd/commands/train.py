@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from reid_cckd.assess import (
 from reid_cckd.commands.console import make_parser, run, take_overrides
 from reid_cckd.commands.judged import report_judged
 from reid_cckd.commands.reporting import counts_table, print_balance, print_scores, report_retrieval
+from reid_cckd.commands.subjects import source_of
 from reid_cckd.config import Config, dump_config, load_config, to_dict
 from reid_cckd.config import Teacher as TeacherSettings
 from reid_cckd.data import Manifest
@@ -89,7 +91,7 @@ def train(config: Config, resume: bool = False, balance: bool = False) -> Path:
     Raises:
         UserError: something in the configuration, the data or a checkpoint that the user can mend.
     """
-    folder = Path(config.output)
+    folder, config = Path(config.output), _with_teacher_file(config)
     last = folder / "last.pt"
     check_trackers(config.train.track)
     if last.exists() and not resume:
@@ -112,6 +114,13 @@ def train(config: Config, resume: bool = False, balance: bool = False) -> Path:
             trainer.fit()
         _report(config, trainer, judge)
     return folder
+
+
+def _with_teacher_file(config: Config) -> Config:
+    """The folder of a run stands for its last.pt, as it does in other commands."""
+    if config.teacher is None or not config.teacher.checkpoint:
+        return config
+    return replace(config, teacher=replace(config.teacher, checkpoint=str(source_of(config.teacher.checkpoint))))
 
 
 def _resumed(last: Path, trainer: Trainer) -> str:

@@ -14,6 +14,7 @@ import torch
 from reid_cckd.batch import Output
 from reid_cckd.build import trainer as build_trainer_module
 from reid_cckd.commands.train import main as train_main
+from reid_cckd.config import load_config
 from reid_cckd.engine import CachedTeacher, OnlineTeacher, load_checkpoint
 from reid_cckd.models import Teacher
 from tests.commands.conftest import recipe, write_config
@@ -166,7 +167,10 @@ def test_a_teacher_at_chance_is_refused_unless_told(
     assert "teacher.allow_weak" in message
     assert train_main([*distil, "teacher.allow_weak=true"]) == 0
     monkeypatch.undo()
-    assert train_main([*distil, f"output={tmp_path / 'good'}"]) == 0
+    assert train_main([*distil, f"output={tmp_path / 'good'}", f"teacher.checkpoint={teacher.parent}"]) == 0
+    written = load_config(tmp_path / "good" / "config.yaml").teacher
+    assert written is not None
+    assert written.checkpoint == str(teacher)  # the folder of a run stands for its last.pt
 
 
 def test_a_teacher_of_another_program_teaches_without_a_head(

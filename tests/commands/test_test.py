@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -105,6 +106,17 @@ def test_pictures_of_packed_images_are_those_of_their_files(teacher: Path, pedes
         sheet.unlink()
         report_of(tmp_path, *source, *packed)
         np.testing.assert_array_equal(np.asarray(Image.open(sheet)), expected)
+
+
+def test_a_report_on_other_data_does_not_replace_that_on_the_own(
+    teacher: Path, pedestrians: Path, tmp_path: Path
+) -> None:
+    checkpoint = shutil.copy(teacher, tmp_path / "last.pt")
+    assert main(["test", str(checkpoint)]) == 0
+    own = (tmp_path / "test" / "report.json").read_text()
+    assert main(["test", str(checkpoint), "data.dataset=msmt17", f"data.root={pedestrians}"]) == 0
+    assert (tmp_path / "test" / "report.json").read_text() == own
+    assert json.loads((tmp_path / "test_msmt17" / "report.json").read_text())["scores"]
 
 
 def test_the_queries_of_a_sheet_are_ranked_together_where_the_gallery_lies(
