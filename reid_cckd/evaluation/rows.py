@@ -145,6 +145,8 @@ def shared_codes(first: Ids, second: Ids, names: tuple[str, str]) -> tuple[Codes
     arrays = [_id_array(values, name) for values, name in zip((first, second), names, strict=True)]
     if (arrays[0].dtype.kind == "U") != (arrays[1].dtype.kind == "U") and all(map(len, arrays)):
         raise TypeError(f"{names[0]} and {names[1]} must both be numbers or both be text")
+    if np.result_type(*arrays).kind == "f":  # uint64 and a signed type, which would meet as float64
+        arrays = [array.astype(object) for array in arrays]
     _, codes = np.unique(np.concatenate(arrays), return_inverse=True)
     codes = codes.astype(np.int64, copy=False).reshape(-1)
     return codes[: len(arrays[0])], codes[len(arrays[0]) :]

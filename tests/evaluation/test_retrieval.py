@@ -163,6 +163,14 @@ def test_large_ids_stay_apart():
     assert result.mean_ap == 1.0
 
 
+@pytest.mark.parametrize("types", [("uint64", "int64"), ("int64", "uint64"), ("uint64", "uint64")])
+def test_large_ids_of_different_types_stay_apart(types):
+    """numpy brings uint64 and signed numbers together as float64, where 2**53 and 2**53 + 1 are one."""
+    rows, ids = np.eye(4, dtype=np.float32), 2**53 + np.arange(4)
+    result = evaluate_retrieval(rows, np.roll(rows, 1, axis=0), *(ids.astype(kind) for kind in types))
+    np.testing.assert_array_equal(result.first_rank, [2, 3, 4, 4])
+
+
 @pytest.mark.parametrize("older", [False, True])
 def test_callers_precision_settings_do_not_leak_in_or_out(older, monkeypatch):
     if older:
