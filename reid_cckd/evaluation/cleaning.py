@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from reid_cckd.evaluation.rows import Embeddings, Ids, Rows, as_array, codes_of, exact_float32, same_length
+from reid_cckd.evaluation.rows import Embeddings, Ids, Rows, as_array, codes_of, exact_float32, flags, same_length
 
 _CPU = torch.device("cpu")
 
@@ -19,12 +19,13 @@ def clean_probes(probes: Embeddings, probe_ids: Ids, noisy: NDArray[np.bool_] | 
 
     Raises:
         ValueError: a person of whom every photo is noisy, different lengths, a row that is zero or not finite.
+        TypeError: ``noisy`` is not boolean.
 
     Source: Deng et al., ArcFace, CVPR 2019, section 3.3 and its noise lists.
     """
     rows = Rows(probes, "probes", _CPU)
     same_length(probes=rows, probe_ids=probe_ids, noisy=noisy)
-    people, noisy = codes_of(probe_ids, "probe_ids"), as_array(noisy)
+    people, noisy = codes_of(probe_ids, "probe_ids"), flags(noisy, "noisy")
     alone = np.setdiff1d(people[noisy], people[~noisy])
     if len(alone):
         name = as_array(probe_ids)[people == alone[0]][0]

@@ -92,19 +92,13 @@ class Pass:
 
     def _read(self, start: int, stop: int) -> _Tile:
         numbers = None if self.order is None else self.order[start:stop]
-        rows, wrong = self._rows(start, stop, numbers), None
+        rows, wrong = self.others.raw(start, stop) if numbers is None else self.others.gather(numbers), None
         ignored = None if self.ignored is None else self.ignored[slice(start, stop) if numbers is None else numbers]
         if ignored is not None and ignored.any():
             wrong = torch.from_numpy(ignored).to(rows.device)
             rows = rows.masked_fill(wrong[:, None], 1.0)  # they may be zero vectors, which `measure` refuses
         lengths = self.others.measure(rows, start, numbers)
         return _Tile(rows, lengths, wrong, None if self.halves is None else coarse.halve(rows, lengths))
-
-    def _rows(self, start: int, stop: int, numbers: Ints | None) -> Tensor:
-        if numbers is None:
-            return self.others.raw(start, stop)
-        values = self.others.values
-        return values[torch.from_numpy(numbers).to(values.device)].to(self.others.device, torch.float32)
 
     def _score_tile(self, tile: _Tile, pool: Executor) -> None:
         starts = range(0, len(self.photos), self.step)

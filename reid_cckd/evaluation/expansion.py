@@ -37,9 +37,7 @@ def expand_queries(
     with exact_float32(queries.device):
         for start in range(0, len(queries), 1024):
             rows = queries.unit(start, start + 1024)
-            index = torch.from_numpy(indices[start : start + 1024])
-            near = items.values[index.to(items.values.device)].to(queries.device, torch.float32)
-            near = near / items.lengths[index.to(queries.device), None]
+            near = items.take(indices[start : start + 1024])
             rows = rows + torch.einsum("qk,qkd->qd", weights[start : start + 1024], near)
             expanded.append(torch.nn.functional.normalize(rows, dim=1).cpu())
     return torch.cat(expanded).numpy()

@@ -18,10 +18,11 @@ from reid_cckd.evaluation.rows import (
     Embeddings,
     Ids,
     Rows,
-    as_array,
     choose_device,
     codes_of,
     exact_float32,
+    flags,
+    row_numbers,
     same_length,
 )
 
@@ -84,7 +85,8 @@ def evaluate_identification(
     """
     place = choose_device(device, distractors, probes)
     photos, others = Rows(probes, "probes", place), Rows(distractors, "distractors", place, measure=False)
-    ignored, order = (None if values is None else as_array(values) for values in (ignored, order))
+    ignored = None if ignored is None else flags(ignored, "ignored")
+    order = None if order is None else row_numbers(order, "order", len(others))
     scales = sorted({int(scale) for scale in scales})
     _check(photos, others, probe_ids, scales, ranks, fprs, ignored, order)
     with exact_float32(place), workers() as pool:
@@ -116,9 +118,7 @@ def _mates(photos: Rows, ids: NDArray[np.int64]) -> MatePairs:
     mates: list[NDArray[np.float32]] = [np.empty(0, dtype=np.float32)] * len(ids)
     order = np.argsort(ids, kind="stable")
     for group in np.split(order, np.flatnonzero(np.diff(ids[order])) + 1):
-        index = torch.from_numpy(group)
-        rows = photos.values[index.to(photos.values.device)].to(photos.device, torch.float32)
-        lengths = photos.lengths[index.to(photos.device)]
+        rows, lengths = photos.gather(group), photos.lengths[torch.from_numpy(group).to(photos.device)]
         scores = ((rows / lengths[:, None]) @ rows.T / lengths).cpu().numpy()
         for row, probe in enumerate(group):
             mates[probe] = np.delete(scores[row], row)
@@ -155,8 +155,6 @@ def _check(
     count = len(others) if order is None else len(order)
     if scales[-1] > count:
         raise ValueError(f"scales: {scales[-1]} distractors are wanted and there are {count}")
-    if order is not None and count and (order.min() < 0 or order.max() >= len(others)):
-        raise ValueError(f"order must be rows in 0 ... {len(others) - 1}, goes from {order.min()} to {order.max()}")
     if not len(ranks) or min(ranks) < 1:
         raise ValueError(f"ranks must be whole numbers from 1 up, are {list(ranks)}")
     if any(not 0 < fpr < 1 for fpr in fprs):

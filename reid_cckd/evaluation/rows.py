@@ -64,11 +64,13 @@ class Rows:
         for start in range(0, len(self), BLOCK):
             yield start, self.raw(start, start + BLOCK), self.lengths[start : start + BLOCK]
 
+    def gather(self, index: NDArray[np.int64]) -> Tensor:
+        """Rows as they are, by number, float32 on the device."""
+        return self.values[torch.from_numpy(index).to(self.values.device)].to(self.device, torch.float32)
+
     def take(self, index: NDArray[np.int64]) -> Tensor:
         """L2-normalised rows by number, float32 on the device."""
-        places = torch.from_numpy(index)
-        rows = self.values[places.to(self.values.device)].to(self.device, torch.float32)
-        return rows / self.lengths[places.to(self.device), None]
+        return self.gather(index) / self.lengths[torch.from_numpy(index).to(self.device), None]
 
     def measure(self, rows: Tensor, start: int, numbers: NDArray[np.int64] | None = None) -> Tensor:
         """Lengths of ``rows``, which begin at ``start`` or have these numbers; refuses rows without a direction."""
@@ -160,6 +162,28 @@ def codes_of(ids: Ids, name: str) -> Codes:
 def as_array(values: Any) -> NDArray[Any]:
     """A list, an array or a tensor on any device as a numpy array."""
     return values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+
+
+def row_numbers(values: Any, name: str, count: int) -> NDArray[np.int64]:
+    """Numbers of rows 0 ... count - 1, of any integer type, as int64: torch takes those of uint8 for a mask.
+
+    Raises:
+        ValueError: a number that is no row. TypeError: numbers that are not whole.
+    """
+    array = as_array(values)
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"{name} must be whole numbers, is {array.dtype}")
+    if len(array) and (array.min() < 0 or array.max() >= count):
+        raise ValueError(f"{name} must be rows in 0 ... {count - 1}, goes from {array.min()} to {array.max()}")
+    return array.astype(np.int64, copy=False)
+
+
+def flags(values: Any, name: str) -> NDArray[np.bool_]:
+    """True or false for each row; 0 and 1 are refused, for they would be taken for numbers of rows."""
+    array = as_array(values)
+    if array.dtype != np.bool_:
+        raise TypeError(f"{name} must be boolean, is {array.dtype}")
+    return array
 
 
 def _id_array(values: Ids, name: str) -> NDArray[Any]:

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from reid_cckd.evaluation.rows import BLOCK, Embeddings, as_array, exact_float32, same_length, two_sets
+from reid_cckd.evaluation.rows import BLOCK, Embeddings, exact_float32, flags, row_numbers, same_length, two_sets
 
 Floats = NDArray[np.float64]
 
@@ -62,7 +62,7 @@ def evaluate_verification(
     Source: Huang et al., Labeled Faces in the Wild, 2007; thresholds as public face evaluators have them.
     """
     left, right = two_sets(first, second, device, ("first", "second"))
-    truth = as_array(same)
+    truth = flags(same, "same")
     same_length(first=left, second=right, same=truth)
     _check(truth, folds, fars)
     with exact_float32(left.device):
@@ -90,14 +90,10 @@ def evaluate_pairs(
         ValueError: as `evaluate_verification`; a number that is no row. TypeError: numbers that are not whole.
     """
     rows, _ = two_sets(embeddings, embeddings[:1], device, ("embeddings", "embeddings"))
-    truth, sides = as_array(same), [as_array(side) for side in (first, second)]
+    truth = flags(same, "same")
+    sides = [row_numbers(first, "first", len(rows)), row_numbers(second, "second", len(rows))]
     same_length(first=sides[0], second=sides[1], same=truth)
     _check(truth, folds, fars)
-    for name, side in zip(("first", "second"), sides, strict=True):
-        if side.dtype.kind not in "iu":
-            raise TypeError(f"{name} must be whole numbers, is {side.dtype}")
-        if len(side) and (side.min() < 0 or side.max() >= len(rows)):
-            raise ValueError(f"{name} must be rows in 0 ... {len(rows) - 1}, goes from {side.min()} to {side.max()}")
     scores = np.empty(len(truth))
     with exact_float32(rows.device):
         for start in range(0, len(truth), BLOCK):
@@ -168,9 +164,7 @@ def _equal_error(fpr: Floats, tpr: Floats) -> float:
     return float(fpr[after] - weight * (fpr[after] - fpr[after - 1]))
 
 
-def _check(same: NDArray[Any], folds: int, fars: Sequence[float]) -> None:
-    if same.dtype != np.bool_:
-        raise TypeError(f"same must be boolean, is {same.dtype}")
+def _check(same: NDArray[np.bool_], folds: int, fars: Sequence[float]) -> None:
     if same.all() or not same.any():
         raise ValueError("same must hold both true and false pairs")
     if not 2 <= folds <= len(same):
