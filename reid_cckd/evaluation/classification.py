@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from reid_cckd.evaluation.options import check_counts
 from reid_cckd.evaluation.rows import Embeddings, Ids, as_array, as_tensor, codes_of, same_length
 
 _ENTRIES = 2**22  # of the logits that are looked at together; in float64 32 MiB
@@ -59,8 +60,8 @@ def evaluate_classification(
     """
     table = as_tensor(logits, "logits")
     truth = _labels(labels, len(table), table.shape[1])
-    if not len(top) or min(top) < 1 or bins < 1:
-        raise ValueError(f"top and bins must be at least 1, are {list(top)} and {bins}")
+    check_counts(top, "top")
+    check_counts([bins], "bins")
     classes = table.shape[1]
     step = max(1, _ENTRIES // classes)
     blocks = [_block(table[a : a + step], truth[a : a + step], a) for a in range(0, len(table), step)]

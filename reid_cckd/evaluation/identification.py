@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from reid_cckd.evaluation.distractors import Highest, MatePairs, Pass, tiles_of
+from reid_cckd.evaluation.options import accepted, check_counts, check_rates
 from reid_cckd.evaluation.products import workers
 from reid_cckd.evaluation.ranking import Progress
 from reid_cckd.evaluation.rows import (
@@ -79,7 +80,8 @@ def evaluate_identification(
 
     Raises:
         ValueError: no person with two photos, fewer distractors than a scale, different widths or lengths, a row that
-            is zero or not finite (with its number), ranks below 1, rates outside (0, 1). TypeError: a wrong type.
+            is zero or not finite (with its number), ranks or scales below 1, rates outside (0, 1).
+        TypeError: a wrong type.
 
     Source: Kemelmacher-Shlizerman et al., The MegaFace Benchmark, CVPR 2016.
     """
@@ -87,11 +89,11 @@ def evaluate_identification(
     photos, others = Rows(probes, "probes", place), Rows(distractors, "distractors", place, measure=False)
     ignored = None if ignored is None else flags(ignored, "ignored")
     order = None if order is None else row_numbers(order, "order", len(others))
-    scales = sorted({int(scale) for scale in scales})
     _check(photos, others, probe_ids, scales, ranks, fprs, ignored, order)
+    scales = sorted({int(scale) for scale in scales})
     with exact_float32(place), workers() as pool:
         pairs = _mates(photos, codes_of(probe_ids, "probe_ids"))
-        highest = Highest(_accepted(max(fprs, default=0), len(photos) * scales[-1]) + 1)
+        highest = Highest(accepted(max(fprs, default=0), len(photos) * scales[-1]) + 1)
         run = Pass(photos, others, ignored, order, pairs, max(ranks), highest)
         above, tpr = {}, {}
         for stop in run.over(tiles_of(scales), pool):
@@ -99,8 +101,8 @@ def evaluate_identification(
                 progress(stop, scales[-1])
             if stop in scales:
                 above[stop] = np.minimum(run.above, max(ranks))
-                accepted = {fpr: _accepted(fpr, len(photos) * stop) for fpr in fprs}
-                tpr[stop] = {f: float(np.mean(pairs.scores > highest.place(n))) for f, n in accepted.items()}
+                least = {fpr: highest.place(accepted(fpr, len(photos) * stop)) for fpr in fprs}
+                tpr[stop] = {fpr: float(np.mean(pairs.scores > score)) for fpr, score in least.items()}
     counted = np.arange(scales[-1]) if order is None else order
     skipped = np.zeros(len(counted)) if ignored is None else np.cumsum(ignored[counted])
     return IdentificationResult(
@@ -129,11 +131,6 @@ def _mates(photos: Rows, ids: NDArray[np.int64]) -> MatePairs:
     return MatePairs(np.concatenate(mates), bounds)
 
 
-def _accepted(fpr: float, impostors: int) -> int:
-    """How many impostors a rate accepts; the hair's breadth keeps 1e-6 of a million at 1."""
-    return int(fpr * impostors * (1 + 1e-12))
-
-
 def _check(
     photos: Rows,
     others: Rows,
@@ -150,12 +147,9 @@ def _check(
         raise ValueError(f"probes has {photos.width} columns and distractors has {others.width}")
     if len(photos) == 0:
         raise ValueError("probes is empty")
-    if not scales or scales[0] < 1:
-        raise ValueError(f"scales must be whole numbers from 1 up, are {list(scales)}")
+    check_counts(scales, "scales")
     count = len(others) if order is None else len(order)
-    if scales[-1] > count:
-        raise ValueError(f"scales: {scales[-1]} distractors are wanted and there are {count}")
-    if not len(ranks) or min(ranks) < 1:
-        raise ValueError(f"ranks must be whole numbers from 1 up, are {list(ranks)}")
-    if any(not 0 < fpr < 1 for fpr in fprs):
-        raise ValueError(f"fprs must lie between 0 and 1, are {list(fprs)}")
+    if max(scales) > count:
+        raise ValueError(f"scales: {max(scales)} distractors are wanted and there are {count}")
+    check_counts(ranks, "ranks")
+    check_rates(fprs, "fprs")

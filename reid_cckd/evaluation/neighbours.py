@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from reid_cckd.evaluation.options import check_chunk
 from reid_cckd.evaluation.products import workers
 from reid_cckd.evaluation.ranking import Relevance
 from reid_cckd.evaluation.rows import Embeddings, Ids, exact_float32, same_length, shared_codes, two_sets
@@ -36,8 +37,7 @@ def rank_gallery(
     """
     if k < 1:
         raise ValueError(f"k must be at least 1, is {k}")
-    if chunk is not None and chunk < 1:
-        raise ValueError(f"chunk must be at least 1, is {chunk}")
+    check_chunk(chunk)
     queries, items = two_sets(query, gallery, device, ("query", "gallery"))
     relevance = _relevance(len(queries), len(items), query_ids, gallery_ids, query_cameras, gallery_cameras)
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from reid_cckd.evaluation.options import check_chunk, check_counts, check_rates
 from reid_cckd.evaluation.products import product_chunks
 from reid_cckd.evaluation.rows import Embeddings, Ids, exact_float32, same_length, shared_codes, two_sets
 from reid_cckd.evaluation.verification import threshold_at
@@ -52,13 +53,14 @@ def evaluate_open_set(
     pairs of mated probes instead; their numbers are not comparable.)
 
     Raises:
-        ValueError: a person enrolled twice, no mated probe, different lengths or widths, ranks below 1, rates outside
-            (0, 1), a row that is zero or not finite. TypeError: embeddings or ids of a wrong type.
+        ValueError: a person enrolled twice, no mated probe, different lengths or widths, ranks or chunk below 1, rates
+            outside (0, 1), a row that is zero or not finite. TypeError: embeddings or ids of a wrong type.
 
     Source: Grother and Ngan, FRVT, NIST IR 8009, 2014; Maze et al., IARPA Janus Benchmark-C, ICB 2018.
     """
-    if not len(ranks) or min(ranks) < 1 or any(not 0 < f < 1 for f in fpirs):
-        raise ValueError(f"ranks must be from 1 up and fpirs between 0 and 1, are {list(ranks)} and {list(fpirs)}")
+    check_counts(ranks, "ranks")
+    check_rates(fpirs, "fpirs")
+    check_chunk(chunk)
     queries, items = two_sets(probes, gallery, device, ("probes", "gallery"))
     same_length(probes=queries, probe_ids=probe_ids)
     same_length(gallery=items, gallery_ids=gallery_ids)

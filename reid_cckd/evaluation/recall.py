@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from reid_cckd.evaluation.options import check_chunk, check_counts
 from reid_cckd.evaluation.products import product_chunks, workers
 from reid_cckd.evaluation.ranking import Positions, Progress, Relevance, match_positions
 from reid_cckd.evaluation.rows import Embeddings, Ids, codes_of, exact_float32, same_length, two_sets
@@ -58,13 +59,13 @@ def evaluate_recall(
     similarities keep the order of the rows.
 
     Raises:
-        ValueError: no id has two rows, different lengths, ranks below 1, a row that is zero or not finite.
+        ValueError: no id has two rows, different lengths, ranks or chunk below 1, a row that is zero or not finite.
         TypeError: embeddings or ids of a wrong type.
 
     Source: Musgrave et al., A Metric Learning Reality Check, ECCV 2020, section 3.2.
     """
-    if not len(ranks) or min(ranks) < 1:
-        raise ValueError(f"ranks must be whole numbers from 1 up, are {list(ranks)}")
+    check_counts(ranks, "ranks")
+    check_chunk(chunk)
     same_length(embeddings=embeddings, ids=ids)
     rows, _ = two_sets(embeddings, embeddings[:1], device, ("embeddings", "embeddings"))
     codes, own = codes_of(ids, "ids"), np.arange(len(rows))

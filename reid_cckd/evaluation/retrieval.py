@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from reid_cckd.evaluation.options import check_chunk, check_counts
 from reid_cckd.evaluation.products import product_chunks, workers
 from reid_cckd.evaluation.ranking import Positions, Progress, Relevance, match_positions
 from reid_cckd.evaluation.reranking import Neighbours, Reranking, reranked_chunks
@@ -96,7 +97,7 @@ def evaluate_retrieval(
     Sources: Zheng et al., Scalable Person Re-identification, ICCV 2015; mINP: Ye et al., TPAMI 2021, eq. 6.
     """
     names = ("query_ids", "gallery_ids")
-    check_options(ranks, convention, cameras, chunk)
+    check_options(ranks, cameras, chunk, convention)
     queries, items = two_sets(query, gallery, device, ("query", "gallery"))
     same_length(query=queries, query_ids=query_ids, query_cameras=query_cameras)
     same_length(gallery=items, gallery_ids=gallery_ids, gallery_cameras=gallery_cameras)
@@ -181,16 +182,16 @@ def score_positions(
     )
 
 
-def check_options(ranks: Sequence[int], convention: str, cameras: str, chunk: int | None) -> None:
+def check_options(
+    ranks: Sequence[int], cameras: str, chunk: int | None, convention: str = get_args(Convention)[0]
+) -> None:
     """Refuse ranks below 1, unknown words and an empty chunk."""
-    if not len(ranks) or any(int(k) != k or k < 1 for k in ranks):
-        raise ValueError(f"ranks must be whole numbers from 1 up, are {list(ranks)}")
+    check_counts(ranks, "ranks")
+    check_chunk(chunk)
     if convention not in get_args(Convention):
         raise ValueError(f"convention must be one of {get_args(Convention)}, is {convention!r}")
     if cameras not in get_args(CameraPolicy):
         raise ValueError(f"cameras must be one of {get_args(CameraPolicy)}, is {cameras!r}")
-    if chunk is not None and chunk < 1:
-        raise ValueError(f"chunk must be at least 1, is {chunk}")
 
 
 def no_match(relevance: Relevance, query_tags: Codes | None, gallery_tags: Codes | None) -> str:

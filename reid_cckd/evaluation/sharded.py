@@ -70,7 +70,7 @@ def evaluate_sharded(
     Raises:
         ValueError, TypeError: as `evaluate_retrieval`, on every process, whichever one found the fault.
     """
-    check_options(ranks, convention, cameras, chunk)
+    check_options(ranks, cameras, chunk, convention)
     if reranking is not None:
         lists = query_ids, gallery_ids, query_cameras, gallery_cameras, ranks
         options: dict[str, Any] = {"convention": convention, "cameras": cameras, "chunk": chunk, "progress": progress}

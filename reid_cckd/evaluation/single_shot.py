@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from reid_cckd.evaluation.products import product_chunks
 from reid_cckd.evaluation.ranking import Pairs, Relevance
-from reid_cckd.evaluation.retrieval import CameraPolicy, camera_tags
+from reid_cckd.evaluation.retrieval import CameraPolicy, camera_tags, check_options
 from reid_cckd.evaluation.rows import Embeddings, Ids, exact_float32, same_length, shared_codes, two_sets
 
 
@@ -52,10 +52,9 @@ def evaluate_single_shot(
 
     Source: Li et al., DeepReID, CVPR 2014.
     """
+    check_options(ranks, cameras, chunk)
     if repeats < 1:
         raise ValueError(f"repeats must be at least 1, is {repeats}")
-    if not len(ranks) or min(ranks) < 1:
-        raise ValueError(f"ranks must be whole numbers from 1 up, are {list(ranks)}")
     queries, items = two_sets(query, gallery, device, ("query", "gallery"))
     same_length(query=queries, query_ids=query_ids, query_cameras=query_cameras)
     same_length(gallery=items, gallery_ids=gallery_ids, gallery_cameras=gallery_cameras)

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from reid_cckd.evaluation.options import accepted, check_rates
 from reid_cckd.evaluation.rows import BLOCK, Embeddings, exact_float32, flags, row_numbers, same_length, two_sets
 
 Floats = NDArray[np.float64]
@@ -127,8 +128,8 @@ def _score(scores: Floats, truth: NDArray[np.bool_], folds: int, fars: Sequence[
 
 def threshold_at(impostors: NDArray[Any], rate: float) -> float:
     """The score above which lie the highest floor(rate x their number) impostors, at most."""
-    accepted = int(rate * len(impostors) * (1 + 1e-12))
-    return float(-np.partition(-impostors, accepted)[accepted])
+    place = accepted(rate, len(impostors))
+    return float(-np.partition(-impostors, place)[place])
 
 
 def roc(scores: Floats, same: NDArray[np.bool_]) -> tuple[Floats, Floats]:
@@ -169,5 +170,4 @@ def _check(same: NDArray[np.bool_], folds: int, fars: Sequence[float]) -> None:
         raise ValueError("same must hold both true and false pairs")
     if not 2 <= folds <= len(same):
         raise ValueError(f"folds must lie between 2 and the {len(same)} pairs, is {folds}")
-    if any(not 0 < far < 1 for far in fars):
-        raise ValueError(f"fars must lie between 0 and 1, are {list(fars)}")
+    check_rates(fars, "fars")

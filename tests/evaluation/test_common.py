@@ -34,6 +34,16 @@ CALLS = {
 RESULTS = [name for name in CALLS if name.startswith("evaluate_")]
 
 
+RANKED = {
+    "evaluate_retrieval": lambda **given: evaluation.evaluate_retrieval(ROWS, ROWS, IDS, IDS, **given),
+    "evaluate_single_shot": lambda **given: evaluation.evaluate_single_shot(ROWS, ROWS, IDS, IDS, **given),
+    "evaluate_distillation": lambda **given: evaluation.evaluate_distillation(*[ROWS] * 4, IDS, IDS, **given),
+    "evaluate_recall": lambda **given: evaluation.evaluate_recall(ROWS, IDS, **given),
+    "evaluate_open_set": lambda **given: evaluation.evaluate_open_set(ROWS, ROWS[:4], IDS, IDS[:4], **given),
+    "evaluate_identification": lambda **given: evaluation.evaluate_identification(ROWS, IDS, ROWS, (24,), **given),
+}
+
+
 def bad_row(value):
     rows = ROWS.copy()
     rows[13] = value
@@ -88,6 +98,31 @@ def test_results_are_frozen_and_repeatable(name):
     assert str(first) == str(second)
     with pytest.raises(AttributeError):
         first.anything = 1
+
+
+@pytest.mark.parametrize("name", RANKED)
+@pytest.mark.parametrize("ranks", [(), (0, 1), (1, 2.5)])
+def test_ranks_are_whole_numbers_from_1_up(name, ranks):
+    with pytest.raises(ValueError, match="ranks must be whole numbers from 1 up"):
+        RANKED[name](ranks=ranks)
+
+
+@pytest.mark.parametrize("name", [name for name in RANKED if name != "evaluate_identification"])
+def test_a_chunk_is_at_least_one_row(name):
+    with pytest.raises(ValueError, match="chunk must be at least 1, is -1"):
+        RANKED[name](chunk=-1)
+
+
+@pytest.mark.parametrize("name", ["evaluate_retrieval", "evaluate_single_shot", "evaluate_distillation"])
+def test_an_unknown_rule_for_cameras_is_refused(name):
+    with pytest.raises(ValueError, match="cameras must be one of"):
+        RANKED[name](query_cameras=IDS, gallery_cameras=IDS, cameras="drop")
+
+
+@pytest.mark.parametrize("scales", [(), (0, 24), (1.5, 24)])
+def test_scales_are_whole_numbers_from_1_up(scales):
+    with pytest.raises(ValueError, match="scales must be whole numbers from 1 up"):
+        evaluation.evaluate_identification(ROWS, IDS, ROWS, scales)
 
 
 def test_needs_numpy_and_torch_only():
