@@ -1,5 +1,7 @@
-"""Three more layouts of Omniglot as MSMT17, to measure on.
+"""Omniglot as MSMT17, and three more layouts of it, to measure on.
 
+python benchmarks/omniglot.py msmt17 ARCHIVE FOLDER   FOLDER/MSMT17_V1 from the official images_background_small1 and
+                                                      ..._small2 (or images_background), unpacked in ARCHIVE
 python benchmarks/omniglot.py split FOLDER OTHER      the split inside out: tests on three alphabets that the first
                                                       one trains on, and trains on its test alphabets, each turned
                                                       four ways, and on the two alphabets that remain
@@ -18,6 +20,8 @@ from pathlib import Path
 
 from PIL import Image
 
+TRAINED = ("balinese", "earlyaramaic", "greek", "korean", "latin")
+UNSEEN = ("japanesekatakana", "sanskrit", "tagalog")
 TESTED = ("greek", "korean", "latin")
 KEPT = ("balinese", "earlyaramaic")
 QUARTERS = {0: None, 90: Image.Transpose.ROTATE_90, 180: Image.Transpose.ROTATE_180, 270: Image.Transpose.ROTATE_270}
@@ -27,11 +31,48 @@ QUERIES = 4  # of the twenty drawers of a character, as in the first split
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("layout", choices=LAYOUTS)
-    parser.add_argument("source", type=Path, help="the folder that holds MSMT17_V1")
+    parser.add_argument("source", type=Path, help="the folder that holds MSMT17_V1, or the archive")
     parser.add_argument("target", type=Path, help="where the new layout goes; must not exist")
     arguments = parser.parse_args()
     arguments.target.mkdir(parents=True)
-    LAYOUTS[arguments.layout](arguments.source / "MSMT17_V1", arguments.target)
+    made = arguments.layout == "msmt17"
+    LAYOUTS[arguments.layout](arguments.source if made else arguments.source / "MSMT17_V1", arguments.target)
+
+
+def write_msmt17(source: Path, target: Path) -> None:
+    home, scratch = target / "MSMT17_V1", target / "drawn"
+    folders = alphabets_in(source)
+    trained = [images for angle in QUARTERS for images in drawn(folders, TRAINED, scratch / str(angle), angle)]
+    tested = list(drawn(folders, UNSEEN, scratch / "unseen", None))
+    write_part(home, "train", trained, {"train": 0, "val": 18})
+    write_part(home, "test", tested, {"query": 0, "gallery": QUERIES})
+    shutil.rmtree(scratch)
+    print(f"{home}: {len(trained)} identities to train on, {len(tested)} to test on")
+
+
+def alphabets_in(source: Path) -> dict[str, Path]:
+    """The folder of each alphabet that is needed, by the letters of its name."""
+    found = {"".join(filter(str.isalpha, path.name)).lower(): path for path in source.rglob("*") if path.is_dir()}
+    missing = [name for name in (*TRAINED, *UNSEEN) if name not in found]
+    if missing:
+        raise SystemExit(f"{source} holds no folder of {', '.join(missing)}; unpack both small background sets there.")
+    return found
+
+
+def drawn(
+    folders: dict[str, Path], alphabets: tuple[str, ...], target: Path, angle: int | None
+) -> Iterator[list[Path]]:
+    """The images of each character by drawer, 64 x 64, turned and written under the names of the layout."""
+    turn, suffix = QUARTERS[angle or 0], "" if angle is None else str(angle)
+    for alphabet in alphabets:
+        for character in sorted(folders[alphabet].iterdir()):
+            place = target / alphabet / character.name
+            place.mkdir(parents=True)
+            for number, path in enumerate(sorted(character.iterdir())):
+                image = Image.open(path).convert("RGB").resize((64, 64), Image.Resampling.LANCZOS)
+                name = f"0000_{number:03d}_{number + 1:02d}_{alphabet}{suffix}_{number:04d}_0.jpg"
+                (image if turn is None else image.transpose(turn)).save(place / name, quality=90)
+            yield sorted(place.iterdir())
 
 
 def write_split(source: Path, target: Path) -> None:
@@ -101,7 +142,7 @@ def write_part(target: Path, part: str, identities: list[list[Path]], lists: dic
         (target / f"list_{listed}.txt").write_text("".join(content), encoding="utf-8")
 
 
-LAYOUTS = {"split": write_split, "faces": write_faces, "classes": write_classes}
+LAYOUTS = {"msmt17": write_msmt17, "split": write_split, "faces": write_faces, "classes": write_classes}
 
 
 if __name__ == "__main__":
