@@ -46,7 +46,7 @@ def predict_retrieval(queries: int, items: int, width: int, reranking: Reranking
     if reranking is None:
         return Prediction(scores + columns, queries * items * width)
     rows = queries + items
-    neighbours = rows * (reranking.k1 + 1) * 16  # numbers, and whether they are mutual
+    neighbours = rows * reranking.depth * 16  # numbers, and whether they are mutual
     members = 2 * reranking.k1 * min(reranking.k2, 8)  # of an averaged neighbourhood
     peak = max(scores + 40 * rows * members, _search_memory(rows, width))  # the search is over before the rest begins
     return Prediction(peak + columns + neighbours, (rows * rows + queries * items) * width)

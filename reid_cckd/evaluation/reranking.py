@@ -36,6 +36,11 @@ class Reranking:
         if min(self.k1, self.k2) < 1 or not 0 <= self.weight <= 1:
             raise ValueError(f"k1 and k2 must be at least 1 and weight in [0, 1], is {self}")
 
+    @property
+    def depth(self) -> int:
+        """Neighbours to look for, the row itself among them."""
+        return max(self.k1 + 1, self.k2)
+
 
 @dataclass(frozen=True)
 class _Sparse:
@@ -67,7 +72,7 @@ class _Sparse:
 
 @dataclass(frozen=True)
 class Neighbours:
-    """``nearest``: (N, k1 + 1) the nearest of each row, itself among them, queries counted before the gallery.
+    """``nearest``: (N, depth) the nearest of each row, itself among them, queries counted before the gallery.
 
     ``farthest``: (N,) the largest squared distance of each row.
     """
@@ -93,9 +98,10 @@ def reranked_chunks(
 
     Source: Zhong et al., Re-ranking Person Re-identification with k-reciprocal Encoding, CVPR 2017, eq. 12.
     """
-    everything, found = _Both(query, gallery), neighbours or find_neighbours(query, gallery, options.k1, pool)
+    everything, found = _Both(query, gallery), neighbours or find_neighbours(query, gallery, options.depth, pool)
     nearest, farthest = found.nearest, found.farthest
-    features = _average(_encode(everything, nearest, farthest, options.k1), nearest[:, : options.k2])
+    encoded = _encode(everything, nearest[:, : options.k1 + 1], farthest, options.k1)
+    features = _average(encoded, nearest[:, : options.k2])
     columns = features.transposed(slice(len(query), len(everything)), len(everything))
 
     def reranked(own: range, products: Callable[[], Tensor]) -> Tensor:
@@ -145,11 +151,11 @@ class _Both:
         yield from ((len(self.query) + start, rows, lengths) for start, rows, lengths in self.gallery.blocks())
 
 
-def find_neighbours(query: Rows, gallery: Rows, k1: int, pool: Executor, rows: range | None = None) -> Neighbours:
+def find_neighbours(query: Rows, gallery: Rows, depth: int, pool: Executor, rows: range | None = None) -> Neighbours:
     """Of all rows, or of those ``rows`` of queries and gallery together, which begin with a `search_chunk`."""
     everything = _Both(query, gallery)
     part = range(len(everything)) if rows is None else rows
-    found = search(everything, everything, min(k1 + 1, len(everything)), part, pool, lowest=True)
+    found = search(everything, everything, min(depth, len(everything)), part, pool, lowest=True)
     return Neighbours(found.indices, np.maximum(2 - 2 * found.lowest, np.float32(1e-12)))
 
 

@@ -122,7 +122,7 @@ def _reranked(
     count = len(queries) + len(items)
     size = search_chunk(count)
     with exact_float32(queries.device), workers() as pool:
-        found = find_neighbours(queries, items, reranking.k1, pool, _part(count, size))
+        found = find_neighbours(queries, items, reranking.depth, pool, _part(count, size))
     parts = (_exchanged(column, count, size) for column in (found.nearest, found.farthest))
     more = {"reranking": reranking, "neighbours": Neighbours(*parts), "device": device, **options}
     result: RetrievalResult = _first(lambda: evaluate_retrieval(query, gallery, *lists, **more))

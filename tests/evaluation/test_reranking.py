@@ -24,7 +24,9 @@ def scores(query, gallery, options, chunk=None):
         return np.concatenate([make().numpy().copy() for _, make in chunks])
 
 
-@pytest.mark.parametrize("options", [Reranking(), Reranking(7, 1, 0.5), Reranking(5, 3, 0.0), Reranking(9, 4, 1.0)])
+@pytest.mark.parametrize(
+    "options", [Reranking(), Reranking(7, 1, 0.5), Reranking(5, 3, 0.0), Reranking(9, 4, 1.0), Reranking(3, 12)]
+)
 @pytest.mark.parametrize("seed", range(3))
 def test_equals_dense_twin(monkeypatch, options, seed):
     monkeypatch.setattr(reranking, "_BLOCK", 37)
