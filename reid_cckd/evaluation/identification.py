@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,9 @@ from reid_cckd.evaluation.rows import (
     row_numbers,
     same_length,
 )
+
+# Float32 products of unit rows differ by up to 1e-6 with the way they are summed, even those of the same two rows.
+_TIE = np.float32(2**-19)
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,7 @@ def evaluate_identification(
     For every ordered pair of photos of one person, one is the probe and the other joins the N distractors. It is a hit
     at rank r when fewer than r distractors score above the mate; a tie is a hit, as in public evaluators. ``tpr`` is
     the share of pairs whose score exceeds every impostor score but the highest floor(fpr x P x N); impostors are all
-    probes against the N distractors.
+    probes against the N distractors. Scores within 2e-6, which float32 does not tell apart, are a tie.
 
     ``ignored``: (M,) true for distractors known to be wrong; they count in N and never score above anything.
     ``order``: the rows of ``distractors`` that count, in the order in which they do; by default all, as they come.
@@ -94,7 +97,7 @@ def evaluate_identification(
     with exact_float32(place), workers() as pool:
         pairs = _mates(photos, codes_of(probe_ids, "probe_ids"))
         highest = Highest(accepted(max(fprs, default=0), len(photos) * scales[-1]) + 1)
-        run = Pass(photos, others, ignored, order, pairs, max(ranks), highest)
+        run = Pass(photos, others, ignored, order, replace(pairs, scores=pairs.scores + _TIE), max(ranks), highest)
         above, tpr = {}, {}
         for stop in run.over(tiles_of(scales), pool):
             if progress is not None:
@@ -102,7 +105,7 @@ def evaluate_identification(
             if stop in scales:
                 above[stop] = np.minimum(run.above, max(ranks))
                 least = {fpr: highest.place(accepted(fpr, len(photos) * stop)) for fpr in fprs}
-                tpr[stop] = {fpr: float(np.mean(pairs.scores > score)) for fpr, score in least.items()}
+                tpr[stop] = {fpr: float(np.mean(pairs.scores > score + _TIE)) for fpr, score in least.items()}
     counted = np.arange(scales[-1]) if order is None else order
     skipped = np.zeros(len(counted)) if ignored is None else np.cumsum(ignored[counted])
     return IdentificationResult(
@@ -116,7 +119,7 @@ def evaluate_identification(
 
 
 def _mates(photos: Rows, ids: NDArray[np.int64]) -> MatePairs:
-    """Similarities of all ordered pairs of one person, computed as those to the distractors are."""
+    """Similarities of all ordered pairs of one person."""
     mates: list[NDArray[np.float32]] = [np.empty(0, dtype=np.float32)] * len(ids)
     order = np.argsort(ids, kind="stable")
     for group in np.split(order, np.flatnonzero(np.diff(ids[order])) + 1):

@@ -97,6 +97,20 @@ def test_coarse_products_leave_ignored_distractors_out(coarsely):
     assert_equal_to_twin(result, (photos, ids, others), ignored, (1, 3), (1e-3,))
 
 
+@pytest.mark.parametrize("collapsed", [False, True])
+@pytest.mark.parametrize("width", [8, 64, 512])
+def test_a_copy_of_the_mate_is_a_tie(width, collapsed):
+    """However the products of the same two rows were summed: a hit, and no acceptance."""
+    rng = np.random.default_rng(width)
+    photos = rng.standard_normal((80, width)).astype(np.float32)
+    photos[1::2] += photos[::2]
+    photos = np.tile(photos[:1], (80, 1)) if collapsed else photos
+    data = photos, np.arange(80) // 2, np.tile(2 * photos[1::2], (9, 1))
+    result = evaluate_identification(*data, (333,), (1, 2), (1e-6,))
+    rate, tpr = twin.evaluate(*data, 333, (1, 2), (1e-6,))
+    assert (result.rate[333], result.tpr[333]) == (pytest.approx(rate), pytest.approx(tpr))
+
+
 def test_ignored_distractors_count_and_never_win():
     photos, ids, others = faces(3)
     ignored = np.random.default_rng(0).random(300) < 0.1

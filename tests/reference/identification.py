@@ -4,17 +4,19 @@ import numpy as np
 
 from tests.reference.retrieval import unit
 
+TIE = 2**-19  # scores this near are equal
 
-def is_decided(probes, ids, distractors, rounding=4e-7):
-    """Whether float32 tells every pair of one person from every impostor: no two nearly, but not quite, tie."""
+
+def is_decided(probes, ids, distractors, rounding=8e-7):
+    """Whether float32 tells every pair of one person from every impostor: no two of them just a tie, or just none."""
     photos = unit(probes)
     same = (np.asarray(ids)[:, None] == np.asarray(ids)) & ~np.eye(len(photos), dtype=bool)
     genuine = (photos @ photos.T)[same]
+    edges = np.concatenate([genuine - TIE, genuine + TIE])
     impostors = np.sort((photos @ unit(np.asarray(distractors, dtype=np.float64)).T).ravel())
-    place = np.searchsorted(impostors, genuine)
+    place = np.searchsorted(impostors, edges)
     beside = [impostors[np.clip(place + step, 0, len(impostors) - 1)] for step in (-1, 0)]
-    gaps = np.abs(np.concatenate(beside) - np.tile(genuine, 2))
-    return not ((gaps > 1e-12) & (gaps < rounding)).any()
+    return (np.abs(np.concatenate(beside) - np.tile(edges, 2)) > rounding).all()
 
 
 def evaluate(probes, ids, distractors, scale, ranks, fprs, ignored=None):
@@ -28,11 +30,11 @@ def evaluate(probes, ids, distractors, scale, ranks, fprs, ignored=None):
             if mate != probe and ids[mate] == ids[probe]:
                 score = photos[probe] @ photos[mate]
                 genuine.append(score)
-                hits.append((photos[probe] @ unit(others[used]).T > score + 1e-12).sum())
+                hits.append((photos[probe] @ unit(others[used]).T > score + TIE).sum())
     rate = {r: np.mean([above < r for above in hits]) for r in ranks}
     tpr = {}
     for fpr in fprs:
         allowed = int(fpr * len(photos) * scale * (1 + 1e-12))
         least = impostors[allowed] if allowed < len(impostors) else -np.inf
-        tpr[fpr] = np.mean(np.array(genuine) > least + 1e-12)
+        tpr[fpr] = np.mean(np.array(genuine) > least + TIE)
     return rate, tpr
