@@ -123,6 +123,17 @@ def test_equal_similarities_keep_the_gallery_order():
         assert result.mean_ap == pytest.approx(1 / (place + 1))
 
 
+@pytest.mark.parametrize("width", [2, 64, 500])
+@pytest.mark.parametrize(("queries", "items"), [(1, 50), (1, 333), (3, 333), (3, 4099), (17, 7)])
+def test_equal_items_keep_their_order_however_few_there_are(queries, items, width):
+    """A BLAS sums the last columns of a small product in an order of their own."""
+    rng = np.random.default_rng(width)
+    query, item = (rng.standard_normal((n, width)).astype(np.float32) for n in (queries, 1))
+    ids = np.arange(items) == items - 1
+    result = evaluate_retrieval(query, np.repeat(item, items, axis=0), np.ones(queries, int), ids.astype(int))
+    np.testing.assert_array_equal(result.first_rank, items)
+
+
 @pytest.mark.parametrize("convert", ["float16", "memmap", "torch", "bfloat16", "strided", "float64"])
 def test_process(convert, tmp_path):
     query, gallery, *rest = tied(2)

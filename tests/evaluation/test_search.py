@@ -137,10 +137,17 @@ def test_rounding_hides_no_candidate(seed):
 
 
 @pytest.mark.parametrize("width", [5, 8192, 20_000])
-def test_products_do_not_depend_on_their_company(width):
-    left, right = torch.randn(2, 1, width, generator=torch.Generator().manual_seed(0))
-    alone, many = (products_of(left, right, *np.zeros((2, count), np.int64)) for count in (1, 130))
-    np.testing.assert_array_equal(many, np.repeat(alone, 130))
+@pytest.mark.parametrize("by_columns", [False, True])
+def test_products_do_not_depend_on_their_company(width, by_columns):
+    """Neither on how many are asked for, few or most of all, nor on which."""
+    rng = np.random.default_rng(0)
+    rows = [rng.standard_normal((count, width)).astype(np.float32) for count in (15, 20)]
+    left, right = (torch.from_numpy(np.asfortranarray(x) if by_columns else x) for x in rows)
+    pairs = np.divmod(np.arange(300), 20)
+    together = products_of(left, right, *pairs)
+    np.testing.assert_allclose(together, (rows[0] @ rows[1].T).ravel(), rtol=1e-4, atol=1e-3)
+    for some in (slice(0, 1), slice(9, 80, 7), slice(150, 300)):
+        np.testing.assert_array_equal(products_of(left, right, *(x[some] for x in pairs)), together[some])
 
 
 def test_rows_do_not_depend_on_their_company(way):
