@@ -17,7 +17,11 @@ from reid_cckd.evaluation.rows import Embeddings, Ids, exact_float32, same_lengt
 
 @dataclass(frozen=True)
 class SingleShotResult:
-    """``cmc[rank]`` is the mean over the repeats, ``std[rank]`` their standard deviation; fractions in [0, 1]."""
+    """``cmc[rank]`` is the mean over the repeats, ``std[rank]`` their standard deviation; fractions in [0, 1].
+
+    ``ranks``: (repeats, Q) of each query's match from 1 up, 0 where it has none; `bootstrap_interval` takes of them
+    ``(ranks[:, valid] <= k).mean(axis=0)`` with ``valid = ranks[0] > 0``.
+    """
 
     cmc: dict[int, float]
     std: dict[int, float]
@@ -25,6 +29,7 @@ class SingleShotResult:
     num_queries: int
     repeats: int
     camera_policy: str
+    ranks: NDArray[np.int64]
 
 
 def evaluate_single_shot(
@@ -69,11 +74,11 @@ def evaluate_single_shot(
             rows = slice(own.start, own.stop)
             pairs = relevance.pairs(own.start, own.stop)
             places.append([_places(scores, pairs, query_codes[rows], gallery_codes, draw, rows) for draw in draws])
-    ranked = np.concatenate(places, axis=1)  # (repeats, queries), -1 where there is no match
-    valid = ranked[0] >= 0
+    ranked = np.concatenate(places, axis=1) + 1
+    valid = ranked[0] > 0
     if not valid.any():
         raise ValueError("no query has a true match that its camera policy leaves in the gallery")
-    rates = {int(k): (ranked[:, valid] < k).mean(axis=1) for k in ranks}
+    rates = {int(k): (ranked[:, valid] <= k).mean(axis=1) for k in ranks}
     return SingleShotResult(
         cmc={k: float(rate.mean()) for k, rate in rates.items()},
         std={k: float(rate.std()) for k, rate in rates.items()},
@@ -81,6 +86,7 @@ def evaluate_single_shot(
         num_queries=len(valid),
         repeats=repeats,
         camera_policy=policy,
+        ranks=ranked,
     )
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from reid_cckd.evaluation import evaluate_retrieval, evaluate_single_shot, single_shot
+from reid_cckd.evaluation import bootstrap_interval, evaluate_retrieval, evaluate_single_shot, single_shot
 from tests.evaluation.test_retrieval import clustered, tied
 from tests.reference.retrieval import unit
 
@@ -46,9 +46,20 @@ def test_seeded_and_independent_of_chunks(monkeypatch):
     data, draw, drawn = clustered(5), single_shot._draw, []
     one = evaluate_single_shot(*data, seed=3)
     monkeypatch.setattr(single_shot, "_draw", lambda *args: drawn.append(args) or draw(*args))
-    assert evaluate_single_shot(*data, seed=3, chunk=7) == one
+    np.testing.assert_array_equal(evaluate_single_shot(*data, seed=3, chunk=7).ranks, one.ranks)
     assert len(drawn) == one.repeats  # and not again for each chunk
     assert one.cmc != evaluate_single_shot(*data, seed=4).cmc
+
+
+def test_the_ranks_of_each_query_give_the_scores():
+    data = clustered(3, noise=0.8)
+    result, plain = evaluate_single_shot(*data, ranks=(1, 3), repeats=9), evaluate_retrieval(*data)
+    valid = result.ranks[0] > 0
+    np.testing.assert_array_equal(valid, plain.valid)
+    hits = (result.ranks[:, valid] <= 3).mean(axis=0)
+    assert hits.mean() == pytest.approx(result.cmc[3])
+    low, high = bootstrap_interval(hits, groups=data[2][valid])
+    assert low < result.cmc[3] < high
 
 
 def test_bad_input_is_named():
