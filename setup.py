@@ -32,6 +32,7 @@ setup(
         "pyyaml>=6",
         "numpy>=1.26",
         "pillow>=10",
+        "safetensors>=0.4",
         "matplotlib>=3.8",
         "threadpoolctl>=3.1",
         "tqdm>=4.66",
