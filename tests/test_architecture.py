@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "reid_cckd"
-GROUND = {"batch", "errors", "files", "scratch"}
+GROUND = {"batch", "errors", "files", "scratch", "splitmix"}
 ROOMS = {"config", "data", "samplers", "models", "losses", "engine", "evaluation", "report"}
 HALL = {"build", "assess", "commands"}
 

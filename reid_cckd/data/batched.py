@@ -13,10 +13,7 @@ from torch.nn import functional
 from reid_cckd.batch import send
 from reid_cckd.data.augment import PRESETS, Spec, name_and_arguments
 from reid_cckd.errors import ConfigError, did_you_mean
-
-_WRAP = 2**64
-# Steele, Lea and Flood's SplitMix64 (OOPSLA 2014): increment and multipliers, as signed numbers.
-_GOLDEN, _FIRST, _SECOND = (value - _WRAP for value in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
+from reid_cckd.splitmix import GOLDEN, mixed, shifted
 
 
 def uniform(seed: int, epoch: int, index: Tensor, repeat: Tensor, draws: int) -> Tensor:
@@ -26,16 +23,9 @@ def uniform(seed: int, epoch: int, index: Tensor, repeat: Tensor, draws: int) ->
     """
     state = torch.full_like(index, seed)
     for part in (torch.full_like(index, epoch), index, repeat):
-        state = _mixed(state * _GOLDEN + part)
-    counter = torch.arange(1, draws + 1, device=index.device) * _GOLDEN
-    return ((_mixed(state[:, None] + counter) >> 40) & (2**24 - 1)).float() / 2**24
-
-
-def _mixed(state: Tensor) -> Tensor:
-    """SplitMix64's scrambling; the masks make arithmetic shifts logical."""
-    state = (state ^ ((state >> 30) & (2**34 - 1))) * _FIRST
-    state = (state ^ ((state >> 27) & (2**37 - 1))) * _SECOND
-    return state ^ ((state >> 31) & (2**33 - 1))
+        state = mixed(state * GOLDEN + part)
+    counter = torch.arange(1, draws + 1, device=index.device) * GOLDEN
+    return shifted(mixed(state[:, None] + counter), 40).float() / 2**24
 
 
 class Step(Protocol):

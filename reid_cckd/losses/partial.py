@@ -22,32 +22,17 @@ from reid_cckd.losses.kernels import unit_rows
 from reid_cckd.losses.margin import check_classes, lowered, margin_cosines, margin_of
 from reid_cckd.losses.pairs import refuse_pairs
 from reid_cckd.losses.precision import at_least_float32, full_precision
+from reid_cckd.splitmix import GOLDEN, mixed, signed
+
+ODD = signed(0xD1B54A32D192ED03), signed(0xDB4F0B9175AE2165)  # keep steps and seeds apart
 
 
 def noise(numbers: Tensor, step: Tensor, seed: int) -> Tensor:
-    """64 random bits for each number (N,) int64 in a step, a scalar: SplitMix64 of all three.
+    """64 random bits for each number (N,) int64 in a step, a scalar: `mixed` of all three.
 
-    The same on all devices, and of ``step`` nobody has to know the number: to read it, an accelerator would be waited
-    for. Source: Steele, Lea and Flood, Fast splittable generators (2014).
+    Of ``step`` nobody has to know the number: to read it, an accelerator would be waited for.
     """
-    words = numbers * ODD[0] + (step * ODD[1] + signed(seed * ODD[2]))
-    for shift, factor in MIXERS:
-        words = (words ^ _shifted(words, shift)) * factor
-    return words ^ _shifted(words, 31)
-
-
-def signed(word: int) -> int:
-    """The 64 lowest bits as torch's int64."""
-    return (word + 2**63) % 2**64 - 2**63
-
-
-def _shifted(words: Tensor, bits: int) -> Tensor:
-    """To the right, with zeros coming in from the left."""
-    return (words >> bits) & ((1 << (64 - bits)) - 1)
-
-
-ODD = tuple(map(signed, (0x9E3779B97F4A7C15, 0xD1B54A32D192ED03, 0xDB4F0B9175AE2165)))  # keep the three apart
-MIXERS = ((30, signed(0xBF58476D1CE4E5B9)), (27, signed(0x94D049BB133111EB)))
+    return mixed(numbers * GOLDEN + (step * ODD[0] + signed(seed * ODD[1])))
 
 
 class PartialMargin(nn.Module):
