@@ -20,10 +20,10 @@ from pathlib import Path
 
 from PIL import Image
 
-TRAINED = ("balinese", "earlyaramaic", "greek", "korean", "latin")
-UNSEEN = ("japanesekatakana", "sanskrit", "tagalog")
-TESTED = ("greek", "korean", "latin")
+HOME = "MSMT17_V1"
 KEPT = ("balinese", "earlyaramaic")
+TESTED = ("greek", "korean", "latin")
+UNSEEN = ("japanesekatakana", "sanskrit", "tagalog")  # of the first split, which trains on the others
 QUARTERS = {0: None, 90: Image.Transpose.ROTATE_90, 180: Image.Transpose.ROTATE_180, 270: Image.Transpose.ROTATE_270}
 QUERIES = 4  # of the twenty drawers of a character, as in the first split
 
@@ -35,25 +35,22 @@ def main() -> None:
     parser.add_argument("target", type=Path, help="where the new layout goes; must not exist")
     arguments = parser.parse_args()
     arguments.target.mkdir(parents=True)
-    made = arguments.layout == "msmt17"
-    LAYOUTS[arguments.layout](arguments.source if made else arguments.source / "MSMT17_V1", arguments.target)
+    LAYOUTS[arguments.layout](arguments.source, arguments.target)
 
 
 def write_msmt17(source: Path, target: Path) -> None:
-    home, scratch = target / "MSMT17_V1", target / "drawn"
-    folders = alphabets_in(source)
-    trained = [images for angle in QUARTERS for images in drawn(folders, TRAINED, scratch / str(angle), angle)]
+    folders, scratch = alphabets_in(source), target / "drawn"
+    seen = (*KEPT, *TESTED)
+    trained = [images for angle in QUARTERS for images in drawn(folders, seen, scratch / str(angle), angle)]
     tested = list(drawn(folders, UNSEEN, scratch / "unseen", None))
-    write_part(home, "train", trained, {"train": 0, "val": 18})
-    write_part(home, "test", tested, {"query": 0, "gallery": QUERIES})
+    write_parts(target / HOME, trained, tested)
     shutil.rmtree(scratch)
-    print(f"{home}: {len(trained)} identities to train on, {len(tested)} to test on")
 
 
 def alphabets_in(source: Path) -> dict[str, Path]:
     """The folder of each alphabet that is needed, by the letters of its name."""
     found = {"".join(filter(str.isalpha, path.name)).lower(): path for path in source.rglob("*") if path.is_dir()}
-    missing = [name for name in (*TRAINED, *UNSEEN) if name not in found]
+    missing = [name for name in (*KEPT, *TESTED, *UNSEEN) if name not in found]
     if missing:
         raise SystemExit(f"{source} holds no folder of {', '.join(missing)}; unpack both small background sets there.")
     return found
@@ -76,25 +73,24 @@ def drawn(
 
 
 def write_split(source: Path, target: Path) -> None:
-    home, scratch = target / "MSMT17_V1", target / "turned"
-    trained = list(of_alphabets(source / "train", KEPT, range(0, 360, 90)))
-    trained += [images for angle in QUARTERS for images in turned(source / "test", scratch / str(angle), angle)]
-    tested = list(of_alphabets(source / "train", TESTED, [0]))
-    write_part(home, "train", trained, {"train": 0, "val": 18})
-    write_part(home, "test", tested, {"query": 0, "gallery": QUERIES})
+    home, scratch = source / HOME, target / "turned"
+    trained = list(of_alphabets(home / "train", KEPT, range(0, 360, 90)))
+    trained += [images for angle in QUARTERS for images in turned(home / "test", scratch / str(angle), angle)]
+    tested = list(of_alphabets(home / "train", TESTED, [0]))
+    write_parts(target / HOME, trained, tested)
     shutil.rmtree(scratch)
-    print(f"{home}: {len(trained)} identities to train on, {len(tested)} to test on")
 
 
 def write_faces(source: Path, target: Path) -> None:
-    people = list(turned(source / "test", target / "facescrub", 0))
+    test = source / HOME / "test"
+    people = list(turned(test, target / "facescrub", 0))
     angles = [angle for angle in QUARTERS if angle]
-    others = [one for angle in angles for one in turned(source / "test", target / "megaface" / str(angle), angle)]
+    others = [one for angle in angles for one in turned(test, target / "megaface" / str(angle), angle)]
     print(f"{target}: {len(people)} people, {sum(map(len, others))} distractors")
 
 
 def write_classes(source: Path, target: Path) -> None:
-    folders = sorted((source / "train").iterdir())
+    folders = sorted((source / HOME / "train").iterdir())
     for folder in folders:
         images = sorted(folder.iterdir())
         for part, chosen in (("train", images[:-QUERIES]), ("test", images[-QUERIES:])):
@@ -124,6 +120,13 @@ def turned(part: Path, target: Path, angle: int) -> Iterator[list[Path]]:
             image = Image.open(path)
             (image if turn is None else image.transpose(turn)).save(place / path.name, quality=95)
         yield sorted(place.iterdir())
+
+
+def write_parts(home: Path, trained: list[list[Path]], tested: list[list[Path]]) -> None:
+    """Both halves of a set in MSMT17's layout."""
+    write_part(home, "train", trained, {"train": 0, "val": 18})
+    write_part(home, "test", tested, {"query": 0, "gallery": QUERIES})
+    print(f"{home}: {len(trained)} identities to train on, {len(tested)} to test on")
 
 
 def write_part(target: Path, part: str, identities: list[list[Path]], lists: dict[str, int]) -> None:
