@@ -70,7 +70,7 @@ def build_objective(
     terms: dict[str, Term] = {}  # by their keys
     if objective.alpha > 0 and objective.cross_entropy:
         with _blaming("objective.label_smoothing"):
-            terms["objective.alpha"] = Term("ce", CrossEntropy(objective.label_smoothing), objective.alpha, "logits")
+            terms["objective.alpha"] = Term("ce", CrossEntropy(objective.label_smoothing), objective.alpha)
     if objective.alpha < 1:
         terms["objective.alpha, KD"] = _kd(objective, setting)
     if objective.beta != 0:
@@ -99,7 +99,7 @@ def _kd(objective: configuration.Objective, setting: Setting) -> Term:
     lists = _class_lists("objective.alpha", setting, objective.shared_classes)
     with _blaming("objective.alpha, KD"):
         loss = HintonKD(objective.temperature, **lists)
-    return Term("kd", loss, 1 - objective.alpha, "logits", needs_teacher=True)
+    return Term("kd", loss, 1 - objective.alpha)
 
 
 def _cc(objective: configuration.Objective, setting: Setting) -> Term:
@@ -119,7 +119,7 @@ def _cc(objective: configuration.Objective, setting: Setting) -> Term:
             compile=options.compile,
         )
         miner = None if options.miner is None else pml_miner(options.miner, **options.miner_options)
-    return Term("cc", loss, weight, stage, miner, needs_teacher=True)
+    return Term("cc", loss, weight, stage, miner)
 
 
 def _further(term: configuration.Term, objective: configuration.Objective, setting: Setting) -> Term:
@@ -133,7 +133,7 @@ def _further(term: configuration.Term, objective: configuration.Objective, setti
         lists = _class_lists(f"objective.terms ({term.name})", setting, objective.shared_classes and make is HintonKD)
         options = {**lists, **options}
     miner = None if term.miner is None else pml_miner(term.miner, **term.miner_options)
-    return Term(term.name, make(**options), _weight(term.weight), stage, miner, needs_teacher=learns)
+    return Term(term.name, make(**options), _weight(term.weight), stage, miner)
 
 
 def _weight(weight: float | configuration.Ramp) -> float | Ramp:

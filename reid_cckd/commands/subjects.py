@@ -102,7 +102,7 @@ def embed_tested(source: Path, overrides: Sequence[str] = ()) -> Embeddings:
     return _retrieval_judge(tested).embed_role(tested.network, role, tested.sha256)
 
 
-def usual_output(source: Path, overrides: Sequence[str] = ()) -> Path:
+def usual_output(source: Path, overrides: Sequence[str]) -> Path:
     """Where a report goes that nobody placed: inside a folder of embeddings, or beside a checkpoint.
 
     That of a checkpoint on another data set bears its name, and leaves the report on the own one in peace.

@@ -90,10 +90,10 @@ class HintonKD(AgainstTeacher):
     ) -> None:
         super().__init__()
         self.temperature = positive("temperature", temperature)
-        both = student_classes, teacher_classes
         ours, theirs = (
-            None if classes is None else [int(one) for one in classes] for classes in both
-        )  # of a tensor too
+            None if classes is None else [int(one) for one in classes]  # of a tensor too
+            for classes in (student_classes, teacher_classes)
+        )
         self.widths = len(ours or ()), len(theirs or ())
         columns = shared_columns(ours, theirs)
         self.register_buffer("columns", columns, persistent=False)  # it says nothing that training found out
