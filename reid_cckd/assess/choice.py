@@ -10,6 +10,7 @@ from reid_cckd.assess.classification import ClassificationJudge
 from reid_cckd.assess.identification import IdentificationJudge
 from reid_cckd.assess.recall import RecallJudge
 from reid_cckd.assess.retrieval import RetrievalJudge
+from reid_cckd.assess.unjudged import Unjudged
 from reid_cckd.assess.verdict import Judge
 from reid_cckd.assess.verification import VerificationJudge
 from reid_cckd.build import precision
@@ -22,6 +23,7 @@ JUDGES: dict[str, Any] = {
     "verification": VerificationJudge,
     "identification": IdentificationJudge,
     "recall": RecallJudge,
+    "none": Unjudged,
 }
 
 

@@ -109,6 +109,7 @@ def held_back(manifest: Manifest) -> str:
     if not held:
         raise DataError(
             f"{manifest.name} at {manifest.root} has no test or val images to classify. Expected a data set that holds "
-            "some back; for query and gallery set evaluation.task: retrieval."
+            "some back; for query and gallery set evaluation.task: retrieval, "
+            "to train without a test set none."
         )
     return held[0]

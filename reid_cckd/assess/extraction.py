@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from reid_cckd import config as configuration
 from reid_cckd.assess.chance import Guess
+from reid_cckd.assess.verdict import Judge
 from reid_cckd.build import image_dataset, plain_loader
 from reid_cckd.data import ImageDataset, Manifest
 from reid_cckd.engine import On, exchange_rows, extract, rank, share_of
@@ -33,6 +34,10 @@ class Extraction:
         """The same judge: embeddings are compared without a class head."""
         return self
 
+    def for_teacher(self, classes: Sequence[int]) -> Judge:
+        """The same judge, for a head of these classes."""
+        return self.for_classes(classes)  # type: ignore[return-value]  # whatever inherits this is a judge
+
     def check(self) -> None:
         """Refuse, before anything is trained, a data set without the images that will be evaluated.
 
@@ -52,7 +57,8 @@ class Extraction:
             raise DataError(
                 f"{self.manifest.name} at {self.manifest.root} has no {role} images to evaluate on, but {there}. "
                 "evaluation.task: retrieval looks at query and gallery, classification at test or val, recall at test, "
-                "verification and identification at files of their own (evaluation.pairs, evaluation.benchmark)."
+                "verification and identification at files of their own (evaluation.pairs, evaluation.benchmark); none "
+                "trains without a test set."
             )
         return part
 

@@ -29,7 +29,8 @@ class RecallJudge(Extraction):
         if len(np.unique(labels)) == len(labels):
             raise DataError(
                 f"{self.manifest.name} at {self.manifest.root}: {len(labels):,} test images, no two of one class, so "
-                "that none can find another. evaluation.task: recall needs a data set that holds some back."
+                "that none can find another. evaluation.task: recall needs a data set that holds some back; "
+                "none trains without."
             )
 
     def __call__(self, network: nn.Module) -> dict[str, float]:

@@ -26,7 +26,10 @@ class Verdict:
 
 
 class Judge(Protocol):
-    """Scores any network on the images that it holds; ``main`` names the score that a checkpoint is chosen by."""
+    """Scores any network on the images that it holds; ``main`` names the score that a checkpoint is chosen by.
+
+    One without a test set gives no scores, and its ``main`` is empty.
+    """
 
     @property
     def main(self) -> str: ...
@@ -44,3 +47,6 @@ class Judge(Protocol):
 
     def for_classes(self, classes: Sequence[int]) -> Judge:
         """The same judge for a network whose head has these classes, in this order."""
+
+    def for_teacher(self, classes: Sequence[int]) -> Judge:
+        """Who tells a teacher whose head has these classes from a network that guesses."""

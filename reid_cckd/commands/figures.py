@@ -81,6 +81,8 @@ def _report(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise DataError(f"{folder} holds no finished run: there is no {path}, which `train` writes at its end.")
     report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    if not report["scores"]:
+        raise DataError(f"{folder} has no score to draw: it was trained without a test set (evaluation.task: none).")
     return report
 
 

@@ -19,10 +19,19 @@ from reid_cckd.report import provenance
 
 
 def task_of(source: Path, overrides: Sequence[str] = ()) -> str:
-    """What a checkpoint is tested on; folders of embeddings are for retrieval."""
+    """What a checkpoint is tested on; folders of embeddings are for retrieval.
+
+    Raises:
+        ConfigError: on nothing.
+    """
     if is_embeddings(source) or not source.is_file():
         return "retrieval"
     config = config_from_dict(load_checkpoint(source, lazy=True)["config"], str(source), overrides)
+    if not config.evaluation.is_scored:
+        raise ConfigError(
+            f"{source} was trained without a test set (evaluation.task: none). Name one, and what is measured on it, "
+            "for example data.dataset=market1501 data.root=FOLDER evaluation.task=retrieval."
+        )
     return config.evaluation.task
 
 

@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Entry of the command."""
     text = (
         "Compare runs. Finished ones that differ in seed and output alone become one row, mean ± std; "
-        "those still under way are listed below with what their log says."
+        "those without scores, still under way or of no test set, are listed below with what their log says."
     )
     parser = make_parser("runs", text, EXAMPLES)
     parser.add_argument("folders", nargs="+", type=Path, help="folders of runs, searched for report.json and log.jsonl")
@@ -50,9 +50,9 @@ def _command(arguments: argparse.Namespace) -> None:
         scores = [key for key in dict.fromkeys(key for row in rows for key in row) if key not in ("name", "seeds")]
         headings = {"name": "name", "seeds": "seeds", **{key: score_heading(key) for key in scores}}
         print(format_table(rows, headings, percent=scores, style=style))
-    finished = {report.parent for report in reports}
-    if under_way := [_progress(log) for log in logs if log.parent not in finished]:
-        print(f"\nunder way, or stopped:\n{format_table(under_way, percent=['mean_ap'], style=style)}")
+    scored = {report.parent for report in reports if _read(report).get("scores")}
+    if others := [_progress(log) for log in logs if log.parent not in scored]:
+        print(f"\nwithout scores:\n{format_table(others, percent=['mean_ap'], style=style)}")
     if arguments.json:
         write_json(arguments.json, rows)
     if arguments.plot:
@@ -67,11 +67,16 @@ def summarise(reports: Sequence[Path]) -> list[dict[str, Any]]:
     """One row a configuration, best main score first; a score is (mean, sample standard deviation) over its seeds."""
     groups: dict[str, list[tuple[Path, dict[str, Any]]]] = defaultdict(list)
     for path in reports:
-        report = json.loads(path.read_text(encoding="utf-8"))
+        report = _read(path)
         if report.get("scores") and report["provenance"].get("config"):  # not of a command with a report of its own
             groups[_identity(report)].append((path, report))
     ordered = sorted(groups.values(), key=lambda group: -statistics.mean(_main_score(report) for _, report in group))
     return [_row(group) for group in ordered]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return report
 
 
 def _main_score(report: dict[str, Any]) -> float:
@@ -98,12 +103,13 @@ def _common_name(folders: Sequence[Path]) -> str:
 
 
 def _progress(log: Path) -> dict[str, Any]:
-    """The newest values of a run that has no report yet."""
+    """The newest values of a run that has no scores, or none yet."""
     newest: dict[str, Any] = {}
     for row in RunLog(log).rows():
         newest |= row | row.get("system", {})
     kept = {key: newest.get(key) for key in ("epoch", "step", "loss", "mean_ap", "images_per_second", "memory_mb")}
-    return {"name": str(log.parent), **kept}
+    state = "finished" if log.with_name("report.json").exists() else "under way, or stopped"
+    return {"name": str(log.parent), "state": state, **kept}
 
 
 def _plot(path: Path, logs: Sequence[Path]) -> None:

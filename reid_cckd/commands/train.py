@@ -125,7 +125,7 @@ def _with_teacher_file(config: Config) -> Config:
 
 def _resumed(last: Path, trainer: Trainer) -> str:
     if trainer.position.epoch == trainer.epochs:
-        return f"{last} has all of its {trainer.epochs} epochs behind it; it is evaluated again."
+        return f"{last} has all of its {trainer.epochs} epochs behind it; its report is made anew."
     return f"Resumed {last} at epoch {trainer.position.epoch + 1}, step {trainer.position.step}."
 
 
@@ -157,7 +157,7 @@ def _prepare(config: Config, device: torch.device, kept: Mapping[str, Any]) -> t
         _check_teacher(config.teacher, teacher, kept)
         build.place(teacher.network, config, device)
         build.rehearse(config, train_part, teacher)
-        _judge_teacher(config.teacher, teacher, judge)
+        _judge_teacher(config.teacher, teacher, judge.for_teacher(teacher.classes))
         if asks_for_scores(config.objective) and config.evaluation.task != "classification":
             _judge_head(config, teacher, train_part, device)
     began = build.Numbering.kept(kept)
@@ -177,8 +177,10 @@ def _check_teacher(settings: TeacherSettings, teacher: build.Loaded, kept: Mappi
 
 def _judge_teacher(settings: TeacherSettings, teacher: build.Loaded, judge: Judge) -> None:
     """Print what the teacher scores, and refuse one that cannot be told from a network that guesses."""
-    judge = judge.for_classes(teacher.classes)
     scores = judge(Teacher(teacher.network))
+    if not scores:
+        print(f"teacher {settings.name}: not judged, as no two images are known to be of one identity")
+        return
     print_scores(f"teacher {settings.name}", scores)
     if settings.allow_weak:
         return
@@ -188,7 +190,7 @@ def _judge_teacher(settings: TeacherSettings, teacher: build.Loaded, judge: Judg
         raise ConfigError(
             f"teacher: {settings.name} scores {judge.main} {100 * score:.2f} % on this data, and one of {GUESSES} "
             f"networks that guess scores {100 * chance:.2f} %. Is it a checkpoint of other data or of an untrained "
-            f"network, or the test set too small to tell? To learn from it all the same set teacher.allow_weak: true."
+            f"network, or are the images too few to tell? To learn from it all the same set teacher.allow_weak: true."
         )
 
 

@@ -62,6 +62,7 @@ def expand_study(study: Study, source: Path, overrides: Sequence[str] = ()) -> l
     for row in teachers:
         trained |= {run.row: run for run in _load(row, trained, source, overrides, problems)}
     runs = [run for row in students for run in _load(row, trained, source, overrides, problems)]
+    problems += [_unscored(source, run) for run in (*trained.values(), *runs) if not run.config.evaluation.is_scored]
     if problems:
         raise ConfigError("\n".join(dict.fromkeys(problems)))
     return [*trained.values(), *(_with_seed(run, seed) for seed in study.seeds for run in runs)]
@@ -154,6 +155,13 @@ def _load(
     except ConfigError as error:
         problems.append(str(error))
         return []
+
+
+def _unscored(source: Path, run: StudyRun) -> str:
+    return (
+        f"{source}, {run.row}: evaluation.task: none leaves no scores, and a study compares scores. Set the task of a "
+        f"test set, or train it by itself: reid-cckd train."
+    )
 
 
 def _teacher_of(row: _Row, settings: dict[str, Any], trained: Mapping[str, StudyRun], source: Path) -> StudyRun | None:

@@ -188,7 +188,7 @@ class Train:
 class Evaluation:
     """The protocol, recorded with every result."""
 
-    task: Literal["retrieval", "classification", "verification", "identification", "recall"] = "retrieval"
+    task: Literal["retrieval", "classification", "verification", "identification", "recall", "none"] = "retrieval"
     pairs: dict[str, str] = field(default_factory=dict)  # of verification: name -> an LFW-type .bin
     benchmark: str | None = None  # of identification: a folder in MegaFace's layout
     scales: tuple[int, ...] = bounded((10, 100, 1_000, 10_000, 100_000, 1_000_000), at_least=1)  # of identification
@@ -200,6 +200,11 @@ class Evaluation:
     top: tuple[int, ...] = bounded((1, 5), at_least=1)  # of classification: the true class among so many
     batch_size: int = bounded(128, at_least=1)
     sheet_rows: int = bounded(12, at_least=0)  # queries on the picture sheet; 0 draws none
+
+    @property
+    def is_scored(self) -> bool:
+        """Whether there is a test set, and scores of it."""
+        return self.task != "none"
 
 
 @dataclass(frozen=True)

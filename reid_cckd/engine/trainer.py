@@ -52,8 +52,9 @@ class Trainer:
     """Everything one run needs; `fit` runs it, from the start or from ``folder``/last.pt.
 
     ``evaluate`` maps the network in use (the average if there is one) to fractions, ``main_score`` among them, by
-    which the best checkpoint is chosen; all processes call it and get the same. ``meta`` is stored with every
-    checkpoint: config, number of classes. ``chunk``: images whose graph is held at once; None holds the batch's.
+    which the best checkpoint is chosen, or to none, and there is no best; all processes call it and get the same.
+    ``meta`` is stored with every checkpoint: config, number of classes. ``chunk``: images whose graph is held at once;
+    None holds the batch's.
     ``look_every``: steps after which their losses are read from the device; a loss that is not finite is found then,
     before anything is saved.
     """
@@ -89,6 +90,7 @@ class Trainer:
         self.forward = show_stages(network, self.device)
         self.meter = Meter(self.device)
         self.shards = self.objective.shards()
+        self.log_every = min(LOG_EVERY, self.epochs * len(self.data))  # a shorter run has a row of its end
 
     @property
     def network(self) -> nn.Module:
@@ -145,7 +147,7 @@ class Trainer:
             self.position.batch += 1
             self.position.step += 1
             step = self.position.step
-            if step % LOG_EVERY == 0:
+            if step % self.log_every == 0:
                 self._look()
                 self._log_means()
             if step % self.look_every == 0 and any_process(stop.signum is not None):
@@ -259,6 +261,7 @@ class Trainer:
         if is_last or (epoch + 1) % self.evaluate_every == 0:
             self._save_last()  # whatever evaluation may meet, the epoch is trained
             scores = self.evaluate(share_buffers(self.network))
+        if scores:
             self._write({"epoch": epoch + 1, "step": self.position.step, **scores})
         if scores and scores[self.main_score] > self.position.best:
             self.position.best, self.position.best_epoch = scores[self.main_score], epoch + 1

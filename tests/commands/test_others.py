@@ -101,9 +101,10 @@ def test_runs_list_what_is_under_way_and_plot_all_over_each_other(
         )
     picture = tmp_path / "curves.png"
     assert main(["runs", str(tmp_path), "--plot", str(picture)]) == 0
-    finished, under_way = capsys.readouterr().out.split("under way, or stopped:")
+    finished, under_way = capsys.readouterr().out.split("without scores:")
     assert "rank-5 %" in finished
     assert "123.0" in under_way
+    assert "under way, or stopped" in under_way
     assert str(tmp_path / "b" / "seed0") in under_way
     assert "a/seed0" not in under_way
     assert picture.stat().st_size > 1000

@@ -202,3 +202,11 @@ def test_mistakes_are_found_before_anything_is_trained(
     assert main(["sweep", path, "data.root=nowhere"]) == 2
     assert "nowhere" in capsys.readouterr().err
     assert not list(tmp_path.rglob("last.pt"))
+
+
+def test_a_study_of_runs_without_scores_is_refused(
+    study: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["sweep", write(study, tmp_path), "evaluation.task=none"]) == 2
+    assert "alone: evaluation.task: none leaves no scores" in capsys.readouterr().err
+    assert not list(tmp_path.rglob("last.pt"))

@@ -6,13 +6,16 @@ import csv
 import json
 import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import timm
 import torch
 
+from reid_cckd.assess.extraction import Extraction
 from reid_cckd.commands.__main__ import main
+from reid_cckd.data import ImageDataset
 from reid_cckd.engine import load_checkpoint
 from tests.commands.conftest import write_config
 from tests.data.trees import jpeg, write_image
@@ -130,3 +133,72 @@ def test_images_that_search_each_other_are_reported_one_by_one(root: Path, tmp_p
         assert [Path(row["path"]).parts[:2] for row in queries[:4]] == [("test", "dark")] * 4
         assert scores["map_at_r"] == pytest.approx(np.mean([float(row["ap_at_r"]) for row in queries]))
         assert scores["recall@2"] == np.mean([int(row["first_rank"]) <= 2 for row in queries])
+
+
+@pytest.fixture(scope="module")
+def listed(root: Path) -> Path:
+    """The training images alone, in a list."""
+    lines = [f"{path.relative_to(root)} {['dark', 'grey', 'light'].index(path.parent.name)}" for path in _images(root)]
+    (root / "list.txt").write_text("\n".join(lines) + "\n")
+    return root / "list.txt"
+
+
+def _images(root: Path) -> list[Path]:
+    return sorted((root / "train").rglob("*.png"))
+
+
+def unscored(listed: Path, output: Path, **sections: object) -> str:
+    values = recipe(listed, output, evaluation={"task": "none"}, **sections)
+    values["data"] |= {"dataset": "image_list"}  # type: ignore[operator]
+    values["train"] = {"epochs": 2, "evaluate_every": 1, "device": "cpu"}
+    return str(write_config(output.with_suffix(".yaml"), values))
+
+
+def test_training_images_alone_are_enough_to_train_and_distil(
+    listed: Path, root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    teacher, student = tmp_path / "teacher", tmp_path / "student"
+    assert main(["train", unscored(listed, teacher)]) == 0
+    sections = {"teacher": {"checkpoint": str(teacher)}, "objective": {"alpha": 1.0, "beta": 1.0}}
+    assert main(["train", unscored(listed, student, **sections)]) == 0
+    assert f"teacher {teacher / 'last.pt'}: recall@1 of training images" in capsys.readouterr().out
+    left = {path.name for path in student.iterdir()}
+    assert {"last.pt", "log.jsonl", "curves.png", "report.json"} <= left
+    assert not left & {"best.pt", "queries.csv", "ranks.png", "cmc.png"}
+    report = json.loads((student / "report.json").read_text())
+    assert (report["scores"], report["protocol"]) == ({}, {"task": "none"})
+    assert report["cost"]["macs"] > 0
+    assert main(["train", str(student.with_suffix(".yaml")), "--resume"]) == 0
+    assert main(["runs", str(tmp_path)]) == 0
+    last = capsys.readouterr().out.rpartition("without scores:")[2]
+    assert [line.split()[:2] for line in last.splitlines()[3:]] == [[str(it), "finished"] for it in (student, teacher)]
+    assert main(["test", str(student)]) == 2
+    assert "evaluation.task: none" in capsys.readouterr().err
+    other = ["data.dataset=class_folders", f"data.root={root}", "evaluation.task=classification"]
+    assert main(["test", str(student), *other]) == 0
+    assert main(["figures", str(teacher), str(student), "--output", str(tmp_path / "figures")]) == 2
+    assert f"{teacher} has no score" in capsys.readouterr().err
+
+
+def test_a_teacher_that_guesses_is_found_out_without_a_test_set(
+    listed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main(["train", unscored(listed, tmp_path / "teacher")]) == 0
+    objective = {"alpha": 1.0, "beta": 1.0, "cross_entropy": False}
+    student = unscored(
+        listed, tmp_path / "student", teacher={"checkpoint": str(tmp_path / "teacher")}, objective=objective
+    )
+    numbers = torch.Generator().manual_seed(0)
+
+    def guess(_self: Extraction, _network: Any, dataset: ImageDataset, *_: Any) -> torch.Tensor:
+        return torch.randn(len(dataset), 8, generator=numbers)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Extraction, "rows", guess)
+        assert main(["train", student]) == 2
+    assert "scores recall@1 of training images" in capsys.readouterr().err
+    lines = [f"{path.relative_to(listed.parent)} {number}\n" for number, path in enumerate(_images(listed.parent))]
+    listed.with_name("alone.txt").write_text("".join(lines))
+    alone = [f"data.root={listed.with_name('alone.txt')}", f"output={tmp_path / 'alone'}"]
+    assert main(["train", student, *alone]) == 0
+    assert "not judged" in capsys.readouterr().out
