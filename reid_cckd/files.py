@@ -69,10 +69,13 @@ def reserve(file: IO[bytes], size: int) -> None:
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
-    """Write ``value`` as readable JSON, atomically; NaN is refused because JSON has none."""
+    """Write ``value`` as readable JSON, atomically; NaN is refused because JSON has none.
+
+    What is no UTF-8 in the name of a file is escaped.
+    """
     text = json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False)
     with atomic_path(path) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
+        temporary.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
 
 
 @contextlib.contextmanager

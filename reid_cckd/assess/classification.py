@@ -77,10 +77,11 @@ class ClassificationJudge(Extraction):
         place = np.searchsorted(known[order], labels).clip(max=len(known) - 1)
         strange = known[order][place] != labels
         if strange.any():
-            found = np.unique(labels[strange])
+            found, names = np.unique(labels[strange]), self.manifest.class_names
+            some = [names.get(label, label) for label in found[:5].tolist()]
             raise DataError(
                 f"{strange.sum():,} {self.role} images of {self.manifest.name} are of {len(found)} classes that the "
-                f"network's head of {len(known):,} does not have, such as {found[:5].tolist()}. Test it on data of "
+                f"network's head of {len(known):,} does not have, such as {some}. Test it on data of "
                 "the classes it was trained on."
             )
         columns: NDArray[np.int64] = order[place]

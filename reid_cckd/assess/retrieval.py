@@ -94,7 +94,8 @@ class RetrievalJudge(Extraction):
             "flip": self.settings.flip,
         }
         empty = np.empty((len(part), 0), dtype=np.float32)
-        return Embeddings(empty, part.labels, part.cameras, np.array(part.paths, dtype=np.str_), part.roles, about)
+        paths = np.array(part.paths, dtype=np.str_)
+        return Embeddings(empty, part.labels, part.cameras, paths, part.roles, about, part.class_names)
 
     def embed_role(self, network: nn.Module, role: str, source: str = "") -> Embeddings:
         """Embeddings of one role.

@@ -106,7 +106,8 @@ def _evaluate(teacher: Subject, student: Subject, k: int) -> DistillationResult:
 
 def _fall(result: DistillationResult, student: Subject, query: int) -> dict[str, Any]:
     ap = {"teacher_ap": float(result.teacher.ap[query]), "student_ap": float(result.student.ap[query])}
-    return {"query": str(student.query.paths[query]), "label": student.query.labels[query].item(), **ap}
+    label = student.query.labels[query].item()
+    return {"query": str(student.query.paths[query]), "label": student.query.class_names.get(label, label), **ap}
 
 
 def _draw(

@@ -99,12 +99,13 @@ def report_subject(
 
 
 def write_queries(path: Path, query: Embeddings | Manifest, result: RetrievalResult | RecallResult) -> None:
-    """A line a query: image, id, camera, what its scores are means of, and the rank of its first match.
+    """A line a query: image, id or name, camera, what its scores are means of, and the rank of its first match.
 
     Scores and rank are empty where nothing matches.
     """
     values = [getattr(result, name).tolist() for name in (*result.per_query, "first_rank")]
-    columns = (query.paths, query.labels.tolist(), query.cameras.tolist(), result.valid.tolist(), *values)
+    people = [query.class_names.get(label, label) for label in query.labels.tolist()]
+    columns = (query.paths, people, query.cameras.tolist(), result.valid.tolist(), *values)
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["path", "id", "camera", *result.per_query, "first_rank"])
@@ -151,6 +152,9 @@ def ranked_rows(subject: Subject, numbers: NDArray[np.int64], images: Source, ti
         paths = [query.paths[number], *gallery.paths[found]]
         first, *others = (partial(images.image_or_reason, str(path)) for path in paths)
         matches = gallery.labels[found] == query.labels[number]
-        return RankedRow(first, others, matches.tolist(), similarity[number, : len(found)].tolist(), titles[number])
+        scores = similarity[number, : len(found)].tolist()
+        who = query.class_names.get(query.labels[number].item(), "")
+        names = [gallery.class_names.get(label, "") for label in gallery.labels[found].tolist()]
+        return RankedRow(first, others, matches.tolist(), scores, f"{titles[number]}   {who}".rstrip(), names)
 
     return [row(number) for number in range(len(numbers))]

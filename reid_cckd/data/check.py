@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,8 @@ class CheckReport:
     ``bad``: images that cannot be decoded. ``disguised``: images of another format than their suffix says (they
     decode, some tools refuse them). ``shared_ids``: person ids in training and in test. ``hopeless_queries``: query
     images without a picture of the same person from another camera in the gallery; evaluation leaves them out. Of a set
-    that does not ``knows_cameras`` they are those without any other picture of the person.
+    that does not ``knows_cameras`` they are those without any other picture of the person. ``class_names``: of the
+    shared ids, where the set has names.
     """
 
     name: str
@@ -40,6 +41,7 @@ class CheckReport:
     shared_ids: tuple[int, ...]
     hopeless_queries: tuple[str, ...]
     knows_cameras: bool = True
+    class_names: Mapping[int, str] = field(default_factory=dict)
 
     @property
     def ok(self) -> bool:
@@ -70,7 +72,7 @@ class CheckReport:
             ("cannot be decoded", images, [f"{image.path}: {image.reason}" for image in self.bad]),
             ("are of another format than their suffix", images, [f"{i.path}: {i.reason}" for i in self.disguised]),
             (f"without a {match} (left out of evaluation)", queries, list(self.hopeless_queries)),
-            ("in training and in test", None, [str(label) for label in self.shared_ids]),
+            ("in training and in test", None, [self.class_names.get(label, str(label)) for label in self.shared_ids]),
         ]
         nouns = ("images", "images", "queries", "person ids")
         lines = [line for noun, finding in zip(nouns, described, strict=True) for line in _finding(noun, *finding)]
@@ -83,6 +85,7 @@ def check_manifest(manifest: Manifest, workers: int | None = None) -> CheckRepor
     inspected = in_threads(partial(_inspect, manifest), range(len(manifest)), workers)
     rows = list(tqdm(inspected, "check images", len(manifest), unit="image", delay=1, leave=False, disable=None))
     faults = [(BadImage(row, manifest.paths[row], reason), fatal) for row, (reason, fatal) in enumerate(rows) if reason]
+    shared, names = _shared_ids(manifest), manifest.class_names
     return CheckReport(
         name=manifest.name,
         root=str(manifest.root),
@@ -90,9 +93,10 @@ def check_manifest(manifest: Manifest, workers: int | None = None) -> CheckRepor
         published=PUBLISHED.get(manifest.name),
         bad=tuple(image for image, fatal in faults if fatal),
         disguised=tuple(image for image, fatal in faults if not fatal),
-        shared_ids=_shared_ids(manifest),
+        shared_ids=shared,
         hopeless_queries=_hopeless_queries(manifest),
         knows_cameras=_knows_cameras(manifest),
+        class_names={label: names[label] for label in shared if label in names},
     )
 
 

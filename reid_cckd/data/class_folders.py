@@ -64,11 +64,10 @@ def read_identities(root: str | os.PathLike[str], *, name: str = "identity folde
     if not home.is_dir():
         raise DataError(f"No {name} at {describe(home)}. Set the data root to the folder of people.")
     classes = _classes(home, "")
-    rows = [(path, number) for number, label in enumerate(sorted(classes)) for path in classes[label]]
-    paths, labels = zip(*rows, strict=True)
-    return Manifest(
-        name, home, paths, np.array(labels), np.zeros(len(rows), dtype=np.int64), np.array(["train"] * len(rows))
-    )
+    names = dict(enumerate(sorted(classes)))
+    paths, labels = zip(*((path, number) for number, label in names.items() for path in classes[label]), strict=True)
+    zeros, roles = np.zeros(len(paths), dtype=np.int64), np.full(len(paths), "train")
+    return Manifest(name, home, paths, np.array(labels), zeros, roles, class_names=names)
 
 
 def _find(root: str | os.PathLike[str], homes: tuple[str, ...], trees: list[Tree], name: str) -> Path:

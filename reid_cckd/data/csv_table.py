@@ -38,15 +38,17 @@ def read_csv(root: str | os.PathLike[str], *, name: str | None = None) -> Manife
     if faults:
         more = f"; and {len(faults) - FAULTS:,} more" if len(faults) > FAULTS else ""
         raise DataError(f"{file} has {len(faults):,} faults: {'; '.join(faults[:FAULTS])}{more}.")
-    superclasses = _numbers([row["superclass"] for row in rows]) if "superclass" in rows[0] else None
+    superclasses = _numbers([row["superclass"] for row in rows])[0] if "superclass" in rows[0] else None
+    labels, class_names = _numbers([row["label"] for row in rows])
     return Manifest(
         name or file.stem,
         file.parent,
         tuple(row["path"] for row in rows),
-        _numbers([row["label"] for row in rows]),
+        labels,
         np.array([int(row.get("camera", 0)) for row in rows]),
         np.array([row["split"] for row in rows]),
         superclasses=superclasses,
+        class_names=class_names,
     )
 
 
@@ -135,10 +137,13 @@ def _is_number(text: str) -> bool:
     return digits.isascii() and digits.isdecimal() and len(digits) < 19 and int(digits) < LARGEST
 
 
-def _numbers(texts: Sequence[str]) -> NDArray[np.int64]:
-    """Whole numbers as they are; otherwise the place of each name in their alphabetical order. Empty ones are -1."""
+def _numbers(texts: Sequence[str]) -> tuple[NDArray[np.int64], dict[int, str]]:
+    """Whole numbers as they are; otherwise the place of each name in their alphabetical order, and the names by place.
+
+    Empty texts are -1.
+    """
     names = sorted({text for text in texts if text})
     if all(_is_number(name) for name in names):
-        return np.array([int(text) if text else UNLABELLED for text in texts], dtype=np.int64)
+        return np.array([int(text) if text else UNLABELLED for text in texts], dtype=np.int64), {}
     number = {name: place for place, name in enumerate(names)} | {"": UNLABELLED}
-    return np.array([number[text] for text in texts], dtype=np.int64)
+    return np.array([number[text] for text in texts], dtype=np.int64), dict(enumerate(names))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +41,8 @@ def read_megaface_images(root: str | os.PathLike[str]) -> Manifest:
         ("query", [(path, people[folder_of(path)], 0) for path in probes]),
         ("gallery", [(path, UNLABELLED, 0) for path in distractors]),
     ]
-    return concatenate("MegaFace", home, parts)
+    names = {number: name.rpartition("/")[2] for name, number in people.items()}
+    return replace(concatenate("MegaFace", home, parts), class_names=names)
 
 
 def read_ijb_images(root: str | os.PathLike[str]) -> Manifest:

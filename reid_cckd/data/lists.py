@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +35,8 @@ def read_cub200(root: str | os.PathLike[str]) -> Manifest:
             raise DataError(f"{where} has the image {number}, which image_class_labels.txt does not label.")
         label = number_in(*labels[number])
         entries.append((f"images/{path}", label, "train" if label <= CUB_TRAIN_CLASSES else "test", 0))
-    return _manifest("CUB-200-2011", home, entries, home / "images.txt", superclasses=False)
+    manifest = _manifest("CUB-200-2011", home, entries, home / "images.txt", superclasses=False)
+    return replace(manifest, class_names={label: path.split("/")[1] for path, label, *_ in entries})
 
 
 def read_sop(root: str | os.PathLike[str]) -> Manifest:

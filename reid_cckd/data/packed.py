@@ -23,7 +23,7 @@ from reid_cckd.data.staging import PLAN, read_object, read_plan
 from reid_cckd.errors import DataError
 
 FORMAT = 1  # raise it when decoding or the files change: caches are then made anew
-PIXELS, ROWS, BAD, SUM = "pixels.bin", "rows.npz", "bad.jsonl", "checksum.json"
+PIXELS, ROWS, NAMES, BAD, SUM = "pixels.bin", "rows.npz", "names.json", "bad.jsonl", "checksum.json"
 CHUNK = 2**24
 HEADER, WIDEST = 1024, 64  # bytes of a column's header, and of its widest row
 UNREADABLE = (OSError, ValueError, KeyError, EOFError, BadZipFile, NotImplementedError, zlib.error, MemoryError)
@@ -122,6 +122,7 @@ def read_packed(root: str | os.PathLike[str]) -> Manifest:
     try:
         table = _read_table(folder / ROWS, len(packed))
         columns = {name: table[name] for name in ("labels", "cameras", "roles")}
+        names = {int(label): str(name) for label, name in (read_object(folder / NAMES) or {}).items()}
         return Manifest(
             str(packed.plan["name"]),
             folder,
@@ -129,6 +130,7 @@ def read_packed(root: str | os.PathLike[str]) -> Manifest:
             **columns,
             superclasses=table.get("superclasses"),
             source=PackedRows(packed),
+            class_names=names,
         )
     except (*UNREADABLE, TypeError, OverflowError) as error:
         raise DataError(f"{folder / ROWS} cannot be read: {error}. Remove the folder and make it anew.") from error

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from reid_cckd.data.images import BadImage, in_threads
 from reid_cckd.data.manifest import Manifest
-from reid_cckd.data.packed import BAD, FORMAT, PIXELS, ROWS, SUM, Packed, checksum, read_bad
+from reid_cckd.data.packed import BAD, FORMAT, NAMES, PIXELS, ROWS, SUM, Packed, checksum, read_bad
 from reid_cckd.data.sources import Numbered, length_of, stamp_of
 from reid_cckd.data.staging import need_space, read_plan, staged
 from reid_cckd.errors import DataError
@@ -49,6 +49,8 @@ def fill_packed(part: Path, manifest: Manifest, size: tuple[int, int], workers: 
     """Write the files of packed images into ``part``, or what a killed call left out."""
     _write_pixels(part, manifest, size, workers, show)
     _write_rows(part / ROWS, manifest)
+    if manifest.class_names:
+        write_json(part / NAMES, manifest.class_names)
     write_json(part / SUM, checksum(part / PIXELS))
 
 

@@ -1,4 +1,7 @@
-"""The folder that keeps embeddings: vectors.npy, a memory map; index.npz, its rows; about.json, where it comes from."""
+"""The folder that keeps embeddings: vectors.npy, a memory map; index.npz, its rows; about.json, where it comes from.
+
+names.json, where their data set has names for its labels.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,7 @@ from reid_cckd.errors import DataError
 from reid_cckd.files import reserve, write_json
 
 COLUMNS = ("labels", "cameras", "paths", "roles")
+NAMES = "names.json"
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,7 @@ class Embeddings:
     ``vectors``: (N, D) float32 or float16, not normalised, possibly a memory map. ``labels``: (N,) whole numbers or
     text. ``cameras``: (N,) int64. ``paths``: (N,) text, relative to the data set's root. ``roles``: (N,) "train",
     "query", "gallery" or what a protocol calls its parts. ``about``: plain values the vectors depend on; ``source``
-    in it is the SHA-256 of the checkpoint.
+    in it is the SHA-256 of the checkpoint. ``class_names``: of labels, where their data set has names for them.
     """
 
     vectors: NDArray[np.floating[Any]]
@@ -37,6 +41,7 @@ class Embeddings:
     paths: NDArray[np.str_]
     roles: NDArray[np.str_]
     about: Mapping[str, Any] = field(default_factory=dict)
+    class_names: Mapping[int, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.vectors)
@@ -95,6 +100,8 @@ class Embeddings:
         columns: dict[str, Any] = {name: _packed(getattr(self, name)) for name in COLUMNS}
         np.savez(part / "index.npz", **columns)
         write_json(part / "about.json", dict(self.about))
+        if self.class_names:
+            write_json(part / NAMES, self.class_names)
         os.replace(part, folder)
 
     @classmethod
@@ -111,10 +118,12 @@ class Embeddings:
             with np.load(folder / "index.npz", allow_pickle=False) as file:
                 columns = {name: _unpacked(file[name]) for name in COLUMNS}
             about = json.loads((folder / "about.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            names = json.loads((folder / NAMES).read_text(encoding="utf-8")) if (folder / NAMES).exists() else {}
+            class_names = {int(label): str(name) for label, name in names.items()}
+        except (OSError, ValueError, KeyError, AttributeError, EOFError, zipfile.BadZipFile) as error:
             raise DataError(_unreadable(folder, error)) from error
         _check(folder, vectors, columns)
-        return cls(vectors, **columns, about=about)
+        return cls(vectors, **columns, about=about, class_names=class_names)
 
 
 def part_of(folder: Path) -> Path:

@@ -22,18 +22,19 @@ Picture: TypeAlias = str | os.PathLike[str] | Callable[[], NDArray[np.uint8] | s
 _PAPER, _INK, _FAINT = (255, 255, 255), (33, 37, 41), (134, 142, 150)
 _GREEN, _RED, _TILE = (47, 158, 68), (224, 49, 49), (222, 226, 230)
 _HEIGHT, _FRAME, _GAP, _MARGIN = 176, 5, 8, 24  # pixels of a picture, its frame, between pictures, around the sheet
-_TITLE, _CAPTION = 30, 28  # pixels for the line above a row and for the score under a picture
+_TITLE, _CAPTION, _NAME = 30, 28, 16  # pixels for the line above a row, for the score under a picture, and for a name
 
 
 @dataclass(frozen=True)
 class RankedRow:
-    """One query and its best gallery items, best first, junk already left out."""
+    """One query and its best gallery items, best first, junk already left out; ``names``: who is on them, if known."""
 
     query: Picture
     gallery: Sequence[Picture]
     is_match: Sequence[bool]
     scores: Sequence[float]
     title: str = ""
+    names: Sequence[str] = ()
 
 
 def choose_rows(ap: NDArray[np.floating[Any]], count: int, seed: int = 0) -> NDArray[np.int64]:
@@ -54,13 +55,14 @@ def ranked_sheet(path: str | os.PathLike[str], rows: Sequence[RankedRow], title:
     """Draw a PNG of one line per query; an image that cannot be read becomes a grey tile.
 
     Raises:
-        ValueError: no rows, or a row whose gallery, is_match and scores differ in length.
+        ValueError: no rows, or a row whose gallery, is_match, scores and names, if any, differ in length.
     """
     from PIL import Image, ImageDraw
 
     _check(rows)
     tile = (_tile_width(rows), _HEIGHT)
-    step = (tile[0] + 2 * _FRAME + _GAP, _TITLE + tile[1] + 2 * _FRAME + _CAPTION + _GAP)
+    caption = _CAPTION + _NAME * any(any(row.names) for row in rows)
+    step = (tile[0] + 2 * _FRAME + _GAP, _TITLE + tile[1] + 2 * _FRAME + caption + _GAP)
     columns = max(len(row.gallery) for row in rows)
     header = 54 if title else 30
     width = 2 * _MARGIN + (columns + 1) * step[0] + _GAP  # the query stands apart by one more gap
@@ -77,9 +79,9 @@ def _check(rows: Sequence[RankedRow]) -> None:
     if not rows:
         raise ValueError("rows is empty: there is nothing to draw")
     for number, row in enumerate(rows):
-        if not len(row.gallery) == len(row.is_match) == len(row.scores):
-            lengths = f"{len(row.gallery)}, {len(row.is_match)} and {len(row.scores)}"
-            raise ValueError(f"row {number}: gallery, is_match and scores have lengths {lengths}")
+        if not len(row.gallery) == len(row.is_match) == len(row.scores) == len(row.names or row.gallery):
+            lengths = f"{len(row.gallery)}, {len(row.is_match)}, {len(row.scores)} and {len(row.names)}"
+            raise ValueError(f"row {number}: gallery, is_match, scores and names have lengths {lengths}")
 
 
 def _tile_width(rows: Sequence[RankedRow]) -> int:
@@ -109,10 +111,11 @@ def _draw_row(sheet: Image, draw: Any, row: RankedRow, y: int, tile: tuple[int, 
     y += _TITLE
     _draw_tile(sheet, draw, row.query, (_MARGIN, y), tile, _INK)
     _caption(draw, "query", (_MARGIN, y), tile, _INK)
+    names = [_shortened(draw, name, tile[0] + 2 * _FRAME) for name in row.names] or [""] * len(row.gallery)
     for place, (item, match, score) in enumerate(zip(row.gallery, row.is_match, row.scores, strict=True)):
         x = _MARGIN + (place + 1) * step + _GAP
         _draw_tile(sheet, draw, item, (x, y), tile, _GREEN if match else _RED)
-        _caption(draw, f"{place + 1}   {score:.3f}", (x, y), tile, _FAINT)
+        _caption(draw, f"{place + 1}   {score:.3f}\n{names[place]}", (x, y), tile, _FAINT)
 
 
 def _draw_tile(
@@ -136,7 +139,15 @@ def _draw_tile(
 
 def _caption(draw: Any, text: str, corner: tuple[int, int], tile: tuple[int, int], colour: Any) -> None:
     middle = corner[0] + _FRAME + tile[0] // 2
-    draw.text((middle, corner[1] + tile[1] + 2 * _FRAME + 4), text, colour, _font(13), anchor="ma")
+    draw.text((middle, corner[1] + tile[1] + 2 * _FRAME + 4), text, colour, _font(13), anchor="ma", align="center")
+
+
+def _shortened(draw: Any, text: str, width: int) -> str:
+    """As much of a text as fits in a line."""
+    text = " ".join(text.split())
+    while draw.textlength(text, _font(13)) > width:
+        text = f"{text.removesuffix('…')[:-1]}…"
+    return text
 
 
 def _open(picture: Picture) -> Image | None:

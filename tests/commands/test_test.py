@@ -20,7 +20,7 @@ from PIL import Image
 from reid_cckd.commands import reporting
 from reid_cckd.commands.__main__ import main
 from reid_cckd.commands.subjects import open_subject
-from reid_cckd.data import Numbers, write_twin
+from reid_cckd.data import LAYOUTS, Numbers, write_twin
 from reid_cckd.engine import Embeddings, file_hash, load_checkpoint, save_checkpoint
 from reid_cckd.evaluation import (
     Reranking,
@@ -33,6 +33,7 @@ from reid_cckd.evaluation import (
     pool_queries,
     rank_gallery,
 )
+from reid_cckd.report import RankedRow
 
 
 @pytest.fixture(scope="module")
@@ -344,6 +345,34 @@ def test_recall_has_values_of_each_query_intervals_and_a_paired_test(
 def queries_of(folder: Path) -> list[dict[str, str]]:
     with (folder / "queries.csv").open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
+
+
+def test_people_with_names_are_called_by_them(
+    teacher: Path, pedestrians: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest, sheets = LAYOUTS["synthetic"](pedestrians), list[RankedRow]()
+    names = {label: f"p{label}" for label in manifest.labels.tolist()}
+    rows = zip(
+        manifest.paths, manifest.labels.tolist(), manifest.roles.tolist(), manifest.cameras.tolist(), strict=True
+    )
+    lines = [f"{pedestrians / path},{names[label]},{role},{camera}" for path, label, role, camera in rows]
+    (tmp_path / "named.csv").write_text("\n".join(["path,label,split,camera", *lines]))
+    data = ["data.dataset=csv", f"data.root={tmp_path / 'named.csv'}"]
+    monkeypatch.setattr(reporting, "ranked_sheet", lambda _path, rows, _title: sheets.extend(rows))
+    report_of(tmp_path, str(teacher), *data)
+    called = [names[label] for label in manifest.select("query").labels.tolist()]
+    assert [line["id"] for line in queries_of(tmp_path / "out")] == called
+    assert all(row.title.split()[-1] in called and set(row.names) <= set(names.values()) for row in sheets)
+    assert all(
+        (name == row.title.split()[-1]) == match
+        for row in sheets
+        for name, match in zip(row.names, row.is_match, strict=True)
+    )
+    assert main(["extract", str(teacher), "--output", str(tmp_path / "kept"), *data]) == 0
+    report_of(tmp_path, str(tmp_path / "kept"))
+    assert [line["id"] for line in queries_of(tmp_path / "out")] == called
+    report_of(tmp_path, str(tmp_path / "kept"), "--protocol", "recall")
+    assert {line["id"] for line in queries_of(tmp_path / "out")} == set(called)
 
 
 def test_two_processes_of_torchrun_report_what_one_does(features: Path, tmp_path: Path) -> None:

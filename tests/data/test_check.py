@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +53,15 @@ def test_people_in_training_and_in_test(tmp_path: Path) -> None:
     report = check_manifest(read_market1501(write_folders(tmp_path, folders)))
     assert report.shared_ids == (7,)
     assert not report.ok
+    assert report.table().splitlines()[-1].strip() == "7"
+
+
+def test_people_are_called_by_their_names(tmp_path: Path) -> None:
+    folders = {**MARKET, "query": ["0007_c2s1_000001_00.jpg"]}
+    manifest = replace(read_market1501(write_folders(tmp_path, folders)), class_names={2: "bob", 7: "anna"})
+    report = check_manifest(manifest)
+    assert report.table().splitlines()[-1].strip() == "anna"
+    assert report.to_dict()["class_names"] == {7: "anna"}
 
 
 def test_queries_without_a_match_across_cameras(tmp_path: Path) -> None:

@@ -51,6 +51,7 @@ def test_identity_folders_are_for_training(tmp_path: Path) -> None:
     manifest = LAYOUTS["identities"](write(tmp_path, ["m.0b/2.jpg", "m.0b/1.jpg", "m.0a/7.jpg", ".hidden/1.jpg"]))
     assert manifest.paths == ("m.0a/7.jpg", "m.0b/1.jpg", "m.0b/2.jpg")
     assert (manifest.labels.tolist(), set(manifest.roles.tolist())) == ([0, 1, 1], {"train"})
+    assert manifest.class_names == {0: "m.0a", 1: "m.0b"}
 
 
 def test_flat_validation_images(tmp_path: Path) -> None:

@@ -52,6 +52,8 @@ def test_all_columns(tmp_path: Path) -> None:
 def test_names_as_labels_and_columns_in_any_order(tmp_path: Path) -> None:
     manifest = read(tmp_path, "split,path,label\ntrain,a.jpg,wren\ntest,b/c.jpg,crow\ntrain,f.jpg,10\n")
     assert manifest.labels.tolist() == [2, 1, 0]
+    assert manifest.class_names == {0: "10", 1: "crow", 2: "wren"}
+    assert not read(tmp_path, "split,path,label\ntrain,a.jpg,7\n").class_names
     assert manifest.cameras.tolist() == [0, 0, 0]
     assert manifest.superclasses is None
 

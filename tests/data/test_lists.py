@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from reid_cckd.data.face_trees import read_megaface_images
 from reid_cckd.data.layouts import LAYOUTS
+from reid_cckd.data.manifest import Manifest
 from reid_cckd.data.synthetic.twins import Numbers, write_twin
 from reid_cckd.errors import DataError
 from tests.data.trees import write_image
@@ -32,11 +33,16 @@ def message(name: str, root: Path) -> str:
     return str(caught.value)
 
 
+def _folders(manifest: Manifest) -> set[str]:
+    return {Path(path).parent.name for path in manifest.paths}
+
+
 def test_cub200_trains_on_the_first_hundred_classes(tmp_path: Path) -> None:
     manifest = write_twin("cub200", tmp_path / "CUB_200_2011", SMALL)
     assert sorted(set(manifest.select("train").labels.tolist())) == [1, 2]
     assert min(manifest.select("test").labels.tolist()) == 103
     assert len(LAYOUTS["cub200"](tmp_path)) == 16
+    assert {manifest.class_names[label] for label in manifest.labels.tolist()} == _folders(manifest)
 
 
 def test_sop_has_superclasses(tmp_path: Path) -> None:
@@ -60,6 +66,7 @@ def test_megaface_with_and_without_lists(tmp_path: Path) -> None:
     assert sorted(walked.paths) == sorted(listed.paths)
     assert set(walked.select("gallery").labels.tolist()) == {-1}
     assert walked.select("query").labels.tolist() == [0] * 4 + [1] * 4
+    assert set(walked.class_names.values()) == _folders(walked.select("query"))
 
 
 def test_ijb_rows_are_templates_and_media(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import json
 import os
 import pickle
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -165,11 +166,13 @@ def test_nothing_else_is_written_over(manifest: Manifest, tmp_path: Path) -> Non
 
 def test_packed_images_are_a_layout(manifest: Manifest, tmp_path: Path) -> None:
     manifest.path(2).write_bytes(b"")
+    manifest = replace(manifest, class_names={1: "anna", 2: "b\udc80b"})  # of folders, whose names are not always text
     write_packed(manifest, SIZE, tmp_path / "out")
     table = LAYOUTS["packed"](tmp_path / "out")
     assert (table.name, list(table.paths)[9]) == ("my set", "pixels.bin:9")
     for column in ("labels", "cameras", "roles", "superclasses"):
         assert getattr(table, column).tolist() == getattr(manifest, column).tolist()
+    assert table.class_names == manifest.class_names
     np.testing.assert_array_equal(table.read(5, SIZE), manifest.read(5, SIZE))
     assert table.image_or_reason(2) == "the file is empty (0 bytes)"
     with pytest.raises(DataError, match=r"holds images of 16 x 8, wanted 4 x 4: set data.image_size: \[16, 8\]"):

@@ -45,6 +45,17 @@ def test_round_trip(tmp_path: Path, labels: Any) -> None:
         rows.save(tmp_path / "deep" / "set")
 
 
+def test_names_of_labels_are_kept_with_any_rows(tmp_path: Path) -> None:
+    some().save(tmp_path / "nameless")
+    assert not Embeddings.load(tmp_path / "nameless").class_names
+    some(class_names={0: "anna", 1: "bob"}).save(tmp_path / "set")
+    assert Embeddings.load(tmp_path / "set").select("gallery").class_names == {0: "anna", 1: "bob"}
+    for damaged in ("[1]", "{", '{"anna": 0}'):
+        (tmp_path / "set" / "names.json").write_text(damaged)
+        with pytest.raises(DataError, match="Cannot read the embeddings"):
+            Embeddings.load(tmp_path / "set")
+
+
 def test_a_role_stays_on_disk_and_a_missing_one_is_named(tmp_path: Path) -> None:
     some().save(tmp_path / "set")
     rows = Embeddings.load(tmp_path / "set")

@@ -57,10 +57,28 @@ def test_pixels_are_drawn_as_their_file(tmp_path):
     assert area(tmp_path / "gone.png", GREY) > area(tmp_path / "pixels.png", GREY) + 2 * 80 * 150
 
 
+def test_names_are_written_below_and_do_not_touch(tmp_path):
+    paths = pictures(tmp_path, 4)
+
+    def drawn(*names):
+        row = RankedRow(paths[0], paths[1:], [True] * 3, [0.9, 0.8, 0.7], "query 0", names)
+        ranked_sheet(tmp_path / "sheet.png", [row])
+        return np.asarray(Image.open(tmp_path / "sheet.png")).astype(int)
+
+    without, short, long = drawn(), drawn("anna", "", ""), drawn("anna\n" * 50, "", "")
+    np.testing.assert_array_equal(without, drawn("", "", ""))
+    assert short.shape == long.shape == (without.shape[0] + 16, *without.shape[1:])
+    columns = np.flatnonzero((short != long).any(axis=(0, 2)))
+    step = (short.shape[1] - 2 * 24 - 8) / 4  # margins, and the gap behind the query
+    assert 0 < np.ptp(columns) < step - 8
+
+
 def test_rows_that_do_not_fit_are_refused(tmp_path):
     with pytest.raises(ValueError, match="nothing to draw"):
         ranked_sheet(tmp_path / "a.png", [])
-    with pytest.raises(ValueError, match=r"row 0: .* 1, 2 and 1"):
+    with pytest.raises(ValueError, match=r"row 0: .* 1, 1, 1 and 2"):
+        ranked_sheet(tmp_path / "a.png", [RankedRow("q", ["g"], [True], [0.5], names=["a", "b"])])
+    with pytest.raises(ValueError, match=r"row 0: .* 1, 2, 1 and 0"):
         ranked_sheet(tmp_path / "a.png", [RankedRow("q", ["g"], [True, False], [0.5])])
     assert not list(tmp_path.iterdir())
 
