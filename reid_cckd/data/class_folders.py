@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from reid_cckd.data.folders import SHOWN, Listing, Tree, describe, find_tree, folders_of, images_below
+from reid_cckd.data.folders import SHOWN, Listing, Tree, describe, files_in, find_tree, folders_of, images_below
 from reid_cckd.data.images import SUFFIXES
 from reid_cckd.data.manifest import Manifest
 from reid_cckd.errors import DataError
@@ -79,10 +79,9 @@ def _find(root: str | os.PathLike[str], homes: tuple[str, ...], trees: list[Tree
 def _classes(home: Path, part: str) -> Found:
     folder = home / part
     listing = Listing()
-    loose = [name for name in listing.names(str(folder)) if name.lower().endswith(SUFFIXES)]
-    if loose:
+    if loose := files_in(folder, files=listing):
         raise DataError(
-            f"{folder} holds {len(loose):,} images that are in no class folder, such as {min(loose)}. Sort them into "
+            f"{folder} holds {len(loose):,} images that are in no class folder, such as {loose[0]}. Sort them into "
             "one folder for each class (ImageNet's validation images are unpacked flat; its readers publish a script)."
         )
     prefix = f"{part}/" if part else ""

@@ -107,9 +107,18 @@ def _nearby(base: Path, limit: int = 200) -> Iterator[Path]:
         yield from islice([*children, *grandchildren], limit)
 
 
+def files_in(folder: Path, suffixes: tuple[str, ...] = SUFFIXES, files: Listing | None = None) -> list[str]:
+    """Names of the files with one of these suffixes, in either case, in order of name.
+
+    Hidden ones are left out: macOS puts a file ._1.jpg, which is no image, beside every 1.jpg of an archive.
+    """
+    names = (files or Listing()).names(str(folder))
+    return sorted(name for name in names if name.lower().endswith(suffixes) and not _is_hidden(name))
+
+
 def images_below(folder: Path, prefix: str, files: Listing) -> list[str]:
     """Image files of ``folder`` and of the folders in it, hidden ones left out, each with ``prefix`` before it."""
-    own = [f"{prefix}/{name}" for name in sorted(files.names(str(folder))) if name.lower().endswith(SUFFIXES)]
+    own = [f"{prefix}/{name}" for name in files_in(folder, files=files)]
     return own + [
         path for name in folders_of(folder) for path in images_below(folder / name, f"{prefix}/{name}", files)
     ]
@@ -117,7 +126,11 @@ def images_below(folder: Path, prefix: str, files: Listing) -> list[str]:
 
 def folders_of(folder: Path) -> list[str]:
     """Names of the folders in ``folder``, hidden ones left out."""
-    return [name[:-1] for name in _entries(folder) if name.endswith("/") and not name.startswith(".")]
+    return [name[:-1] for name in _entries(folder) if name.endswith("/") and not _is_hidden(name)]
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith((".", "__MACOSX/"))
 
 
 def _entries(folder: Path) -> list[str]:

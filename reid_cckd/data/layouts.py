@@ -19,7 +19,7 @@ from reid_cckd.data.cifar import CIFAR10, CIFAR100, read_cifar
 from reid_cckd.data.class_folders import read_class_folders, read_identities
 from reid_cckd.data.csv_table import read_csv
 from reid_cckd.data.face_trees import read_ijb_images, read_megaface_images
-from reid_cckd.data.folders import SHOWN, Listing, Tree, describe, find_tree
+from reid_cckd.data.folders import SHOWN, Listing, Tree, describe, files_in, find_tree
 from reid_cckd.data.images import SUFFIXES
 from reid_cckd.data.lists import read_cub200, read_image_list, read_inshop, read_sop
 from reid_cckd.data.manifest import Manifest, concatenate
@@ -198,7 +198,7 @@ def _read_folders(home: Path, title: str, folders: tuple[str, ...], pattern: re.
 
 
 def _read_folder(home: Path, folder: str, pattern: re.Pattern[str]) -> list[Image]:
-    names = sorted(name for name in Listing().names(str(home / folder)) if name.lower().endswith(SUFFIXES))
+    names = files_in(home / folder)
     matches = [(name, pattern.match(name)) for name in names]
     if unreadable := [name for name, match in matches if match is None]:
         raise DataError(

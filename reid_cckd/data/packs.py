@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from reid_cckd.data.folders import describe
+from reid_cckd.data.folders import describe, files_in
 from reid_cckd.data.images import Pixels, decode
 from reid_cckd.data.manifest import Manifest
 from reid_cckd.data.recordio import BrokenRecordError, Pack
@@ -65,7 +65,7 @@ def read_recordio(root: str | os.PathLike[str], *, name: str | None = None) -> M
 def _find(root: Path) -> Path:
     if root.is_file():
         return root
-    packs = sorted(root.glob("*.rec")) if root.is_dir() else []
+    packs = [root / name for name in files_in(root, (".rec",))]
     chosen = [rec for rec in packs if rec.name == "train.rec"] or packs
     if len(chosen) == 1:
         return chosen[0]

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from reid_cckd.data.folders import describe
+from reid_cckd.data.folders import describe, files_in
 from reid_cckd.data.images import Pixels, decode
 from reid_cckd.data.manifest import UNLABELLED, Manifest, chain
 from reid_cckd.data.safe_pickle import load_pickle
@@ -80,7 +80,7 @@ def read_pair_images(root: str | os.PathLike[str]) -> Manifest:
     base = Path(root).expanduser()
     if base.is_file():
         return read_pairs(base).manifest
-    files = sorted(base.glob("*.bin")) if base.is_dir() else []
+    files = [base / name for name in files_in(base, (".bin",))]
     if not files:
         raise DataError(f"No .bin of face pairs at {describe(base)}. Set the data root to one, or to their folder.")
     return chain("face pairs", base, [read_pairs(file).manifest for file in files], PairFile(base))

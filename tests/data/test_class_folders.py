@@ -80,3 +80,18 @@ def test_no_held_back_folder_and_no_classes(tmp_path: Path) -> None:
     (tmp_path / "b" / "val").mkdir()
     assert "No class folder in" in message(tmp_path / "b")
     assert "which is not there" in message(tmp_path / "c", "identities")
+
+
+def test_what_macos_and_windows_leave_behind_is_no_image_and_no_class(tmp_path: Path) -> None:
+    root = write(tmp_path, [*TREE, "val/cat/9.jpg"])
+    left = ["train/._cat.jpg", "train/cat/._1.JPEG", "train/cat/Thumbs.db", "train/__MACOSX/cat/._1.JPEG", "._x.jpg"]
+    for path in left:
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_bytes(b"\x00\x05\x16\x07")
+    assert LAYOUTS["class_folders"](root).paths == (
+        "train/ant/more/1.png",
+        "train/cat/1.JPEG",
+        "train/cat/2.jpg",
+        "val/cat/9.jpg",
+    )
+    assert len(LAYOUTS["identities"](root / "train")) == 3

@@ -57,6 +57,13 @@ def test_market1501_drops_junk_and_keeps_distractors(tmp_path: Path, home: str) 
     assert manifest.cameras.tolist() == [1, 3, 2, 6, 5]
 
 
+def test_what_macos_and_windows_leave_beside_images_is_passed_over(tmp_path: Path) -> None:
+    write_folders(tmp_path)
+    for name in ("._0002_c1s1_000451_03.jpg", ".DS_Store", "Thumbs.db"):
+        (tmp_path / "bounding_box_train" / name).write_bytes(b"\x00\x05\x16\x07")
+    assert read_market1501(tmp_path).counts()["train"].images == 2
+
+
 @pytest.mark.parametrize("dataset", sorted(MARKET_STYLE))
 def test_every_row_of_the_table_reads_each_of_its_homes(tmp_path: Path, dataset: str) -> None:
     style = MARKET_STYLE[dataset]

@@ -57,6 +57,12 @@ def test_a_folder_of_them(tmp_path: Path) -> None:
         LAYOUTS["pairs"](tmp_path / "gone")
 
 
+def test_the_hidden_twin_that_macos_leaves_is_no_file_of_pairs(tmp_path: Path) -> None:
+    (tmp_path / "lfw.bin").write_bytes(pickle.dumps((IMAGES, SAME)))
+    (tmp_path / "._lfw.bin").write_bytes(b"\x00\x05\x16\x07")
+    assert len(LAYOUTS["pairs"](tmp_path)) == 6
+
+
 def test_a_damaged_image_is_found_when_it_is_read(tmp_path: Path) -> None:
     (tmp_path / "lfw.bin").write_bytes(pickle.dumps(([b"", *IMAGES[1:]], SAME)))
     manifest = read_pairs(tmp_path / "lfw.bin").manifest

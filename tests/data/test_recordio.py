@@ -168,6 +168,12 @@ def test_files_that_are_missing_or_many(rec: Path) -> None:
     assert "Expected train.rec or one other .rec" in message(rec.parent)
 
 
+def test_the_hidden_twin_that_macos_leaves_is_no_pack(tmp_path: Path) -> None:
+    write_pack(tmp_path / "mine.rec", LABELS, image_of, kind="im2rec")
+    (tmp_path / "._mine.rec").write_bytes(b"\x00\x05\x16\x07")
+    assert LAYOUTS["recordio"](tmp_path).name == "mine"
+
+
 def test_a_truncated_rec(rec: Path) -> None:
     whole = rec.read_bytes()
     rec.write_bytes(whole[:-10])
