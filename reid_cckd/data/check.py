@@ -13,12 +13,10 @@ from PIL import Image
 from tqdm import tqdm
 
 from reid_cckd.data.folders import SHOWN
-from reid_cckd.data.images import BadImage, in_threads
+from reid_cckd.data.images import FORMAT_OF, BadImage, in_threads
 from reid_cckd.data.manifest import UNLABELLED, Counts, Manifest
 from reid_cckd.data.published import PUBLISHED
 from reid_cckd.data.sources import Files
-
-FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".bmp": "BMP"}
 
 
 @dataclass(frozen=True)
@@ -110,7 +108,7 @@ def _inspect(manifest: Manifest, row: int) -> tuple[str, bool]:
 
 def _disguise(path: Path) -> str:
     with Image.open(path) as image:
-        expected = FORMATS.get(path.suffix.lower())
+        expected = FORMAT_OF.get(path.suffix.lower())
         return "" if image.format == expected else f"holds {image.format}"
 
 

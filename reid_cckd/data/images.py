@@ -24,8 +24,17 @@ from reid_cckd.errors import DataError
 Pixels = NDArray[np.uint8]
 T = TypeVar("T")
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
-FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")  # Pillow knows more; PostScript it would even run
+FORMAT_OF = {
+    **dict.fromkeys((".jpg", ".jpeg"), "JPEG"),
+    **dict.fromkeys((".tif", ".tiff"), "TIFF"),
+    **dict.fromkeys((".ppm", ".pgm"), "PPM"),
+    ".png": "PNG",
+    ".bmp": "BMP",
+    ".webp": "WEBP",
+    ".gif": "GIF",
+}
+SUFFIXES = tuple(FORMAT_OF)
+FORMATS = tuple(dict.fromkeys(FORMAT_OF.values()))  # Pillow knows more; PostScript it would even run
 MAX_PIXELS = 2**26  # 201 MB decoded: a file that claims more is a bomb or no photograph
 UNDECODABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
 

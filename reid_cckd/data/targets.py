@@ -16,7 +16,7 @@ from PIL import Image
 from reid_cckd.data.class_folders import read_identities
 from reid_cckd.data.convert import Show, predicted_bytes
 from reid_cckd.data.folders import Listing
-from reid_cckd.data.images import FORMATS, UNDECODABLE, Pixels, in_threads
+from reid_cckd.data.images import FORMAT_OF, FORMATS, UNDECODABLE, Pixels, in_threads
 from reid_cckd.data.manifest import UNLABELLED, Manifest
 from reid_cckd.data.pack_writer import write_pack
 from reid_cckd.data.packed import PackedRows, read_packed
@@ -28,7 +28,6 @@ Size = tuple[int, int]
 
 QUALITY = 95  # of the JPEG that an image becomes which is resized
 REPEATED = 1_000  # packed images that are decoded again to compare them, besides the damaged
-BEGINNINGS = {b"\x89PNG": ".png", b"BM": ".bmp"}  # of files that are no JPEG
 
 
 @dataclass(frozen=True)
@@ -183,10 +182,18 @@ class PackedImages:
 
 def _write(home: Path, stem: str, content: bytes) -> None:
     """A file that is whole or not there."""
-    suffix = next((suffix for start, suffix in BEGINNINGS.items() if content.startswith(start)), ".jpg")
     part = home / f".{stem}.part"
     part.write_bytes(content)
-    os.replace(part, home / f"{stem}{suffix}")
+    os.replace(part, home / f"{stem}{_suffix_of(content)}")
+
+
+def _suffix_of(content: bytes) -> str:
+    """What the name of an image file ends in, by what it holds; ``.jpg`` of damaged ones."""
+    try:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+            return next((suffix for suffix, kind in FORMAT_OF.items() if kind == image.format), ".jpg")
+    except UNDECODABLE:
+        return ".jpg"
 
 
 def _size_of(content: bytes) -> Size | None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from reid_cckd.data.check import check_manifest
 from reid_cckd.data.layouts import LAYOUTS
 from reid_cckd.errors import DataError
 from tests.data.trees import write_image
@@ -58,6 +59,14 @@ def test_flat_validation_images(tmp_path: Path) -> None:
     text = message(write(tmp_path, [*TREE, "val/ILSVRC2012_val_00000001.JPEG"]))
     assert f"{tmp_path / 'val'} holds 1 images that are in no class folder" in text
     assert "ILSVRC2012_val_00000001.JPEG" in text
+
+
+def test_every_format_that_is_decoded_is_found(tmp_path: Path) -> None:
+    suffixes = ("jpg", "jpeg", "tif", "tiff", "ppm", "pgm", "png", "bmp", "webp", "gif")
+    names = [f"{number}.{suffix}" for number, suffix in enumerate(suffixes)]
+    manifest = LAYOUTS["identities"](write(tmp_path, [f"someone/{name}" for name in names]))
+    assert manifest.paths == tuple(f"someone/{name}" for name in names)
+    assert not check_manifest(manifest).disguised
 
 
 def test_a_class_that_is_not_trained_on(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from reid_cckd.data import LAYOUTS, Manifest, Numbers, write_twin
 from reid_cckd.data.convert import Converted, Target, convert
 from reid_cckd.data.targets import Identities, PackedImages, RecordIO
 from reid_cckd.errors import DataError, UserError
-from tests.data.trees import jpeg, write_image
+from tests.data.trees import write_image
 
 PEOPLE = [4, 2, 4, 9, 2, 2, 9]
 MAKE: dict[str, Callable[[Manifest], Target]] = {
@@ -287,12 +287,12 @@ def test_images_without_labels_are_refused(source: Manifest) -> None:
         RecordIO(unknown)
 
 
-def test_png_bytes_stay_png_whatever_they_are_called(tmp_path: Path) -> None:
-    """A pack may hold PNG; its folders must not hold PNG that is called JPEG."""
-    Image.new("RGB", (4, 4)).save(tmp_path / "image.png")
-    contents = [(tmp_path / "image.png").read_bytes(), jpeg()]
-    for name, content in zip(("a.jpg", "b.png"), contents, strict=True):
-        (tmp_path / name).write_bytes(content)
-    roles, zeros = np.array(["train"] * 2), np.zeros(2, dtype=np.int64)
-    made(Identities(Manifest("x", tmp_path, ("a.jpg", "b.png"), zeros, zeros, roles)), tmp_path / "out")
-    assert [Path(path).suffix for path in LAYOUTS["identities"](tmp_path / "out").paths] == [".png", ".jpg"]
+def test_files_are_called_what_they_hold(tmp_path: Path) -> None:
+    """A pack may hold PNG or WebP; its folders must not hold them called JPEG."""
+    names = ("a.jpg", "b.png", "c.jpg", "d.jpg")
+    for name, kind in zip(names, ("PNG", "JPEG", "WEBP", "TIFF"), strict=True):
+        Image.new("RGB", (4, 4)).save(tmp_path / name, kind)
+    roles, zeros = np.array(["train"] * 4), np.zeros(4, dtype=np.int64)
+    made(Identities(Manifest("x", tmp_path, names, zeros, zeros, roles)), tmp_path / "out")
+    written = [Path(path).suffix for path in LAYOUTS["identities"](tmp_path / "out").paths]
+    assert written == [".png", ".jpg", ".webp", ".tif"]
