@@ -17,7 +17,7 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from reid_cckd.errors import DataError
 
@@ -66,6 +66,8 @@ class DamagedImageError(DataError):
 def read_image(path: str | os.PathLike[str], size: tuple[int, int] | None = None) -> Pixels:
     """The image as (H, W, 3) uint8 RGB, resized to ``size`` = (H, W) with antialiased bilinear filtering if given.
 
+    It stands upright as EXIF data say; transparency is dropped, and of 16-bit grey values the upper eight bits stay.
+
     Raises:
         DamagedImageError: the file is missing, empty, truncated or no image.
     """
@@ -104,10 +106,34 @@ def _pixels(image: Image.Image, size: tuple[int, int] | None) -> Pixels:
     width, height = image.size
     if width * height > MAX_PIXELS:
         raise ValueError(f"it claims {width} x {height} pixels, more than {MAX_PIXELS:,}")
-    rgb = image.convert("RGB")
+    rgb = _eight_bits(upright(image)).convert("RGB")
     if size is not None and rgb.size != (size[1], size[0]):
         rgb = rgb.resize((size[1], size[0]), Image.Resampling.BILINEAR)
     return np.array(rgb)  # a copy: a view of Pillow's buffer is read-only, which torch warns about
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """``image`` turned as its EXIF data says, the way every viewer shows it; damaged data turn nothing."""
+    if "exif" not in image.info:
+        return image
+    image.load()  # what is wrong with the pixels shows here, and not in the try below
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # hostile EXIF data raise whatever they like
+        return image
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Grey values of 16 bits, which Pillow would cut off at 255, by their upper eight; any other image as it is.
+
+    Raises:
+        ValueError: floating point, whose range nobody knows.
+    """
+    if image.mode == "F":
+        raise ValueError("its pixels are floating-point numbers of unknown range; save it with 8 bits a channel")
+    if not image.mode.startswith("I"):
+        return image
+    return Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
 
 
 def _reason_of_file(file: Path, error: Exception) -> str:

@@ -16,7 +16,7 @@ from PIL import Image
 from reid_cckd.data.class_folders import read_identities
 from reid_cckd.data.convert import Show, predicted_bytes
 from reid_cckd.data.folders import Listing
-from reid_cckd.data.images import FORMAT_OF, FORMATS, UNDECODABLE, Pixels, in_threads
+from reid_cckd.data.images import FORMAT_OF, FORMATS, UNDECODABLE, Pixels, in_threads, upright
 from reid_cckd.data.manifest import UNLABELLED, Manifest
 from reid_cckd.data.pack_writer import write_pack
 from reid_cckd.data.packed import PackedRows, read_packed
@@ -197,10 +197,11 @@ def _suffix_of(content: bytes) -> str:
 
 
 def _size_of(content: bytes) -> Size | None:
-    """(H, W) that an image file claims; None of damaged ones."""
+    """(H, W) of an image file as it is decoded; None of damaged ones."""
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-            return image.height, image.width
+            shown = upright(image)
+            return shown.height, shown.width
     except UNDECODABLE:
         return None
 

@@ -4,6 +4,7 @@ import io
 import pickle
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -36,6 +37,36 @@ def test_every_mode_becomes_rgb(tmp_path: Path, mode: str) -> None:
     image = read_image(path)
     assert (image.shape, image.dtype) == ((6, 4, 3), np.uint8)
     assert (image == 255).all()
+
+
+@pytest.mark.parametrize("kind", ["png", "tif", "pgm"])
+def test_grey_values_of_16_bits_keep_their_upper_eight(tmp_path: Path, kind: str) -> None:
+    """Pillow's own conversion makes all of them but the darkest 255."""
+    grey = np.arange(0, 65536, 1024, dtype=np.uint16).reshape(8, 8)
+    Image.fromarray(grey).save(tmp_path / f"a.{kind}")
+    np.testing.assert_array_equal(read_image(tmp_path / f"a.{kind}"), np.repeat(grey[..., None] >> 8, 3, axis=2))
+
+
+def test_floating_point_is_refused(tmp_path: Path) -> None:
+    Image.fromarray(np.ones((4, 4), np.float32)).save(tmp_path / "a.tif")
+    with pytest.raises(DamagedImageError, match="unknown range"):
+        read_image(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("turned", range(1, 9))
+def test_an_image_stands_upright_as_its_exif_data_say(tmp_path: Path, turned: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = turned
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 6, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png", exif=exif)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), cv2.imread(str(tmp_path / "a.png"))[..., ::-1])
+
+
+@pytest.mark.parametrize("exif", [b"Exif\0\0II*\0", b"Exif\0\0garbage", b"Exif\0\0II*\0\xff\xff\xff\xff", b"x"])
+def test_damaged_exif_data_turn_nothing(tmp_path: Path, exif: bytes) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 6, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png", exif=exif)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), pixels)
 
 
 def test_resizing_is_antialiased(tmp_path: Path) -> None:
