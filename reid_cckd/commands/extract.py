@@ -14,12 +14,11 @@ from reid_cckd import build
 from reid_cckd.assess import RetrievalJudge
 from reid_cckd.commands.console import make_parser, run, take_overrides
 from reid_cckd.commands.progress import progress, readable_bytes, readable_seconds
+from reid_cckd.commands.roles import of_roles
 from reid_cckd.commands.subjects import source_of
 from reid_cckd.config import Config, config_from_dict, to_dict
-from reid_cckd.data import ImageDataset
-from reid_cckd.data.manifest import ROLES
+from reid_cckd.data import ROLES, ImageDataset
 from reid_cckd.engine import embed_batch, extract_to, pick_device
-from reid_cckd.errors import DataError
 from reid_cckd.files import write_json
 from reid_cckd.models import Embedder
 
@@ -29,6 +28,7 @@ EXAMPLES = """\
   reid-cckd extract resnet50 --output features/resnet50 --roles train query gallery data.root=/data/msmt17
   reid-cckd extract resnet50 --output features/half --dtype float16 model.pretrained=r50.pth data.root=/data/msmt17"""
 
+USUAL = ("query", "gallery")  # roles
 _TRIAL = 16  # images timed before the work starts
 
 
@@ -42,10 +42,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--roles",
         nargs="+",
-        default=["query", "gallery"],
         choices=ROLES,
         metavar="ROLE",
-        help=f"which of {', '.join(ROLES)} (default query gallery)",
+        help=f"which of {', '.join(ROLES)} (default query gallery, or that of them which there is)",
     )
     parser.add_argument("--dtype", default="float32", choices=("float32", "float16"), help="of what is kept")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write what was made to this file")
@@ -56,14 +55,7 @@ def _command(arguments: argparse.Namespace) -> None:
     loaded = find_network(arguments.network, arguments.overrides)
     config = loaded.config
     device = pick_device(config.train.device)
-    everything = build.read_manifest(config.data)
-    manifest = everything.select(*arguments.roles)
-    if not len(manifest):
-        held = " ".join(role for role in ROLES if (everything.roles == role).any())
-        raise DataError(
-            f"{manifest.name} at {manifest.root} has no {' or '.join(arguments.roles)} images to embed; choose of what "
-            f"it has: --roles {held}."
-        )
+    manifest = of_roles(build.read_manifest(config.data), arguments.roles, USUAL)
     dataset = build.image_dataset(manifest, manifest.labels, config.data)
     network = build.place(loaded.network, config, device).eval()
     judge = RetrievalJudge(manifest, config.evaluation, config.data, device, build.precision(config, device))

@@ -11,6 +11,7 @@ from typing import Any
 from reid_cckd.build import read_manifest
 from reid_cckd.commands.console import make_parser, run
 from reid_cckd.commands.progress import progress, readable_bytes
+from reid_cckd.commands.roles import of_roles
 from reid_cckd.config import Data
 from reid_cckd.data import LAYOUTS, ROLES, Converted, Identities, Manifest, PackedImages, RecordIO, convert
 from reid_cckd.errors import ConfigError
@@ -97,9 +98,7 @@ def _chosen(manifest: Manifest, arguments: argparse.Namespace) -> Manifest:
             f"{manifest.name} holds images of the roles {', '.join(roles)}, which {arguments.format} does not tell "
             f"apart: name those to write, for example --roles {roles[0]}."
         )
-    if missing := set(arguments.roles or ()) - set(roles):
-        raise ConfigError(f"{manifest.name} at {manifest.root} has no {' or '.join(sorted(missing))} images.")
-    return manifest.select(*arguments.roles) if arguments.roles else manifest
+    return of_roles(manifest, arguments.roles, roles)
 
 
 def _summary(made: Converted, arguments: argparse.Namespace) -> str:

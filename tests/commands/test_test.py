@@ -241,10 +241,14 @@ def test_roles_that_there_are_none_of_are_answered_by_those_that_there_are(
     root = write_twin("cub200", tmp_path / "cub", Numbers(ids=4, images_per_id=4, size=(32, 16))).root
     arguments = ["extract", str(teacher), "data.dataset=cub200", f"data.root={root}", "--output", str(tmp_path / "set")]
     assert main(arguments) == 2
-    assert "has no query or gallery images to embed; choose of what it has: --roles train test." in (
-        capsys.readouterr().err
-    )
+    assert "has no query or gallery images; choose of what it has: --roles train test." in (capsys.readouterr().err)
+    assert main([*arguments, "--roles", "train", "query", "val"]) == 2
+    assert "has no query or val images; choose of what it has: --roles train test." in capsys.readouterr().err
     assert main([*arguments, "--roles", "test"]) == 0
+    lines = [path.relative_to(root) for path in root.rglob("*.jpg")]
+    (root / "crowd.csv").write_text("path,label,split\n" + "".join(f"{path},0,gallery\n" for path in lines))
+    crowd = ["data.dataset=csv", f"data.root={root / 'crowd.csv'}", "--output", str(tmp_path / "crowd")]
+    assert main(["extract", str(teacher), *crowd]) == 0  # the usual roles are those of them which there are
 
 
 def test_extraction_killed_for_real_goes_on_and_another_checkpoint_is_refused(
