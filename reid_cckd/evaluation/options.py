@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, get_args
 
 
 def check_counts(counts: Sequence[int], name: str) -> None:
@@ -21,6 +22,12 @@ def check_chunk(chunk: int | None) -> None:
     """Refuse a chunk of no rows."""
     if chunk is not None and chunk < 1:
         raise ValueError(f"chunk must be at least 1, is {chunk}")
+
+
+def check_word(word: str, known: Any, name: str) -> None:
+    """Refuse what is no word of the Literal ``known``."""
+    if word not in get_args(known):
+        raise ValueError(f"{name} must be one of {get_args(known)}, is {word!r}")
 
 
 def accepted(rate: float, impostors: int) -> int:

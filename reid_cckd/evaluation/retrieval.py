@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from reid_cckd.evaluation.options import check_chunk, check_counts
+from reid_cckd.evaluation.options import check_chunk, check_counts, check_word
 from reid_cckd.evaluation.products import product_chunks, workers
 from reid_cckd.evaluation.ranking import Positions, Progress, Relevance, match_positions
 from reid_cckd.evaluation.reranking import Neighbours, Reranking, reranked_chunks
@@ -97,7 +97,8 @@ def evaluate_retrieval(
     Sources: Zheng et al., Scalable Person Re-identification, ICCV 2015; mINP: Ye et al., TPAMI 2021, eq. 6.
     """
     names = ("query_ids", "gallery_ids")
-    check_options(ranks, cameras, chunk, convention)
+    check_options(ranks, cameras, chunk)
+    check_word(convention, Convention, "convention")
     queries, items = two_sets(query, gallery, device, ("query", "gallery"))
     same_length(query=queries, query_ids=query_ids, query_cameras=query_cameras)
     same_length(gallery=items, gallery_ids=gallery_ids, gallery_cameras=gallery_cameras)
@@ -182,16 +183,11 @@ def score_positions(
     )
 
 
-def check_options(
-    ranks: Sequence[int], cameras: str, chunk: int | None, convention: str = get_args(Convention)[0]
-) -> None:
-    """Refuse ranks below 1, unknown words and an empty chunk."""
+def check_options(ranks: Sequence[int], cameras: str, chunk: int | None) -> None:
+    """Refuse ranks below 1, an unknown policy and an empty chunk."""
     check_counts(ranks, "ranks")
     check_chunk(chunk)
-    if convention not in get_args(Convention):
-        raise ValueError(f"convention must be one of {get_args(Convention)}, is {convention!r}")
-    if cameras not in get_args(CameraPolicy):
-        raise ValueError(f"cameras must be one of {get_args(CameraPolicy)}, is {cameras!r}")
+    check_word(cameras, CameraPolicy, "cameras")
 
 
 def no_match(relevance: Relevance, query_tags: Codes | None, gallery_tags: Codes | None) -> str:

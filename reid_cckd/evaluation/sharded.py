@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import distributed as dist
 
 from reid_cckd.evaluation.expansion import expand_queries
+from reid_cckd.evaluation.options import check_word
 from reid_cckd.evaluation.products import chunk_size, product_chunks, workers
 from reid_cckd.evaluation.ranking import Progress, Relevance, match_positions
 from reid_cckd.evaluation.reranking import Neighbours, Reranking, find_neighbours
@@ -70,7 +71,8 @@ def evaluate_sharded(
     Raises:
         ValueError, TypeError: as `evaluate_retrieval`, on every process, whichever one found the fault.
     """
-    check_options(ranks, cameras, chunk, convention)
+    check_options(ranks, cameras, chunk)
+    check_word(convention, Convention, "convention")
     if reranking is not None:
         lists = query_ids, gallery_ids, query_cameras, gallery_cameras, ranks
         options: dict[str, Any] = {"convention": convention, "cameras": cameras, "chunk": chunk, "progress": progress}
