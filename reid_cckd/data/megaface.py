@@ -178,7 +178,7 @@ def write_template_list(path: str | os.PathLike[str], listed: TemplateList) -> N
 
 def _text(path: str | os.PathLike[str]) -> str:
     try:
-        return Path(path).read_text(encoding="utf-8")
+        return Path(path).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is no text in UTF-8: {error}.") from error
     except OSError as error:

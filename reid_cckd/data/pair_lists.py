@@ -28,7 +28,7 @@ def read_pair_list(path: str | os.PathLike[str]) -> PairList:
         DataError: the file is missing, empty, or a line (with its number) is of another form.
     """
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"Cannot read the pairs {path}: {error}.") from error
     pairs = [_pair(line, f"{path}:{number}") for number, line in enumerate(lines, 1) if line.strip()]

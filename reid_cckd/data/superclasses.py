@@ -34,8 +34,8 @@ def read_superclasses(path: str | Path, manifest: Manifest) -> NDArray[np.int64]
 
 def _table(path: Path) -> tuple[str, dict[str, str]]:
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = list(csv.DictReader(file, skipinitialspace=True))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"Cannot read the superclasses {path}: {error}. Expected a CSV file.") from error
     columns = rows[0].keys() if rows else set()

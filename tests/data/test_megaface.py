@@ -165,6 +165,17 @@ def test_damaged_ijb_meta_is_refused(tmp_path: Path, file: str, content: Any, wo
         read_ijb(tmp_path)
 
 
+def test_a_byte_order_mark_and_windows_line_ends_are_no_part_of_a_name(tmp_path: Path) -> None:
+    def written(text: str) -> Path:
+        (tmp_path / "list").write_bytes(f"\ufeff{text}\r\n".encode())
+        return tmp_path / "list"
+
+    assert megaface.read_lst(written("Ann/1.png")).paths == ("Ann/1.png",)
+    assert megaface.read_noises(written("Ann/1.png")) == {"Ann/1.png"}
+    assert megaface.read_template_list(written('{"path": ["Ann/1.png"]}')).paths == ("Ann/1.png",)
+    assert read_pair_list(written("a.png b.png 1")).first == ("a.png",)
+
+
 def test_pair_lists(tmp_path: Path) -> None:
     (tmp_path / "pairs.txt").write_text("a/1.jpg a/2.jpg 1\n\na b/1.jpg\tc d/2.jpg\t0\n")
     found = read_pair_list(tmp_path / "pairs.txt")

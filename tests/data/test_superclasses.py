@@ -16,13 +16,17 @@ MANIFEST = Manifest(
 
 
 def read(folder: Path, text: str) -> list[int]:
-    (folder / "s.csv").write_text(text)
+    (folder / "s.csv").write_text(text, encoding="utf-8", newline="")
     return read_superclasses(folder / "s.csv", MANIFEST).tolist()
 
 
 def test_by_class_and_by_image(tmp_path: Path) -> None:
     assert read(tmp_path, "label,superclass\n9,bird\n4,fish\n77,whale\n") == [1, 1, 0]
     assert read(tmp_path, "path,comment,superclass\na/1.jpg,x,5\nb/1.jpg,y,5\na/2.jpg,,3\n") == [1, 0, 1]
+
+
+def test_as_a_spreadsheet_writes_it(tmp_path: Path) -> None:
+    assert read(tmp_path, "\ufefflabel, superclass\r\n9, bird\r\n4, fish\r\n") == [1, 1, 0]
 
 
 @pytest.mark.parametrize(
