@@ -49,11 +49,12 @@ def find_tree(
     """The folder among ``root`` / ``homes`` that holds one of ``trees``, and which one.
 
     Raises:
-        DataError: none is there, or more than one (two versions side by side must not be mixed up).
+        DataError: none is there, or more than one (two versions side by side must not be mixed up; a link to a folder
+            is that folder).
     """
     base = Path(root).expanduser()
     found = [(base / home, tree) for home in homes for tree in trees if tree.is_in(base / home)]
-    if len(found) == 1:
+    if len({(home.resolve(), tree) for home, tree in found}) == 1:
         return found[0]
     if found:
         places = " and ".join(f"{tree.name} at {home}" for home, tree in found)

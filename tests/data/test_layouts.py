@@ -133,6 +133,12 @@ def test_two_versions_side_by_side_are_not_mixed(tmp_path: Path) -> None:
     assert str(tmp_path / "MSMT17_V1") in text
 
 
+def test_a_link_beside_its_folder_is_no_second_version(tmp_path: Path) -> None:
+    write_folders(tmp_path / "Market-1501-v15.09.15")
+    (tmp_path / "Market-1501").symlink_to("Market-1501-v15.09.15")
+    assert len(read_market1501(tmp_path)) == 5
+
+
 @pytest.mark.parametrize("name", ["train", "val", "query", "gallery"])
 def test_missing_list(tmp_path: Path, name: str) -> None:
     write_msmt17(tmp_path)
