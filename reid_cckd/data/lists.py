@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,8 +74,8 @@ def read_inshop(root: str | os.PathLike[str]) -> Manifest:
 def read_image_list(root: str | os.PathLike[str]) -> Manifest:
     """A text file of images to train on; ``root`` is the file, paths are relative to its folder.
 
-    A line is a path, a space and a label, or the three columns between tabs of `.lst` files: number, label, path
-    (im2rec) or flag, path, label (insightface).
+    A line is a path, a space or a tab, and a label, or the three columns between tabs of `.lst` files: number, label,
+    path (im2rec) or flag, path, label (insightface).
 
     Raises:
         DataError: no such file, a line that is none of these, or an image that is missing.
@@ -90,14 +90,23 @@ def read_image_list(root: str | os.PathLike[str]) -> Manifest:
 def _path_and_label(where: str, line: str) -> tuple[str, int]:
     if "\t" in line:
         columns = [column.strip() for column in line.split("\t")]
+        if len(columns) == 2 and columns[0] and _is_label(columns[1]):
+            return _plain(columns[0]), number_in(where, columns[1])
         if len(columns) == 3 and _is_label(columns[1]) != _is_label(columns[2]):
             path, label = columns[1:] if _is_label(columns[2]) else columns[:0:-1]
-            return path, number_in(where, label)
-        raise DataError(f"{where} reads {line!r}, expected number, label and path, or flag, path and label.")
+            return _plain(path), number_in(where, label)
+        raise DataError(
+            f"{where} reads {line!r}, expected path and label, number, label and path, or flag, path and label."
+        )
     path, _, label = line.rpartition(" ")
     if not path:
         raise DataError(f"{where} reads {line!r}, expected a path, a space and a label.")
-    return path.strip(), number_in(where, label)
+    return _plain(path.strip()), number_in(where, label)
+
+
+def _plain(path: str) -> str:
+    """One spelling for ``./a.jpg`` and ``a.jpg``."""
+    return PurePosixPath(path).as_posix()
 
 
 def _home(root: str | os.PathLike[str], homes: Sequence[str], files: str | tuple[str, ...], title: str) -> Path:
@@ -117,7 +126,8 @@ def check_present(home: Path, paths: Sequence[str], listed: Path, files: Listing
     if missing := [path for path in paths if (home / path).as_posix() not in files]:
         raise DataError(
             f"{listed} lists {len(missing):,} of {len(paths):,} images that are not on disk, such as "
-            f"{home / missing[0]}. Looked for it in {describe((home / missing[0]).parent)}. Unpack the archive again."
+            f"{home / missing[0]}. Looked for it in {describe((home / missing[0]).parent)}. Unpack the archive "
+            "again, or correct the list."
         )
 
 
@@ -180,7 +190,7 @@ def _manifest(title: str, home: Path, entries: Sequence[Entry], source: Path, *,
     seen = set[str]()
     for path, *_ in entries:
         if path in seen:
-            raise DataError(f"{source} lists {path} twice. Unpack the archive again.")
+            raise DataError(f"{source} lists {path} twice. Unpack the archive again, or remove one of the two lines.")
         seen.add(path)
     paths, labels, roles, kinds = zip(*entries, strict=True)
     zeros = np.zeros(len(paths), dtype=np.int64)

@@ -77,7 +77,10 @@ def test_ijb_rows_are_templates_and_media(tmp_path: Path) -> None:
     assert "expected ijbb_face_tid_mid.txt or" in message("ijb", tmp_path)
 
 
-@pytest.mark.parametrize("lines", ["a.jpg 3\nb c.jpg 0", "5\t3\ta.jpg\n6\t0\tb c.jpg", "1\ta.jpg\t3\n1\tb c.jpg\t0.0"])
+@pytest.mark.parametrize(
+    "lines",
+    ["a.jpg 3\nb c.jpg 0", "5\t3\ta.jpg\n6\t0\tb c.jpg", "1\ta.jpg\t3\n1\tb c.jpg\t0.0", "a.jpg\t3\n./b c.jpg\t0"],
+)
 def test_image_lists(tmp_path: Path, lines: str) -> None:
     for name in ("a.jpg", "b c.jpg"):
         write_image(tmp_path / name)
@@ -93,6 +96,12 @@ def test_a_line_that_is_no_image_and_label(tmp_path: Path, line: str) -> None:
     (tmp_path / "train.lst").write_text(f"a.jpg 1\n{line}\n")
     assert "train.lst:2" in message("image_list", tmp_path / "train.lst")
     assert "which is not there" in message("image_list", tmp_path / "gone.lst")
+
+
+def test_one_image_in_two_spellings_is_listed_twice(tmp_path: Path) -> None:
+    write_image(tmp_path / "a.jpg")
+    (tmp_path / "train.lst").write_text("a.jpg 1\n./a.jpg 2\n")
+    assert "lists a.jpg twice" in message("image_list", tmp_path / "train.lst")
 
 
 @pytest.fixture(params=sorted(LISTS))
