@@ -21,7 +21,7 @@ from reid_cckd.batch import Batch, rows_before
 from reid_cckd.data.augment import Augment
 from reid_cckd.data.folders import SHOWN
 from reid_cckd.data.images import BadImage, DamagedImageError, Pixels, in_threads
-from reid_cckd.data.manifest import Manifest
+from reid_cckd.data.manifest import Manifest, as_column
 from reid_cckd.data.packed import Packed
 from reid_cckd.data.packing import cached
 from reid_cckd.errors import DataError
@@ -85,7 +85,7 @@ class ImageDataset(Dataset[Item]):
         kept = good if left_out is None else ~np.isin(np.arange(len(manifest)), left_out)
         self.manifest = manifest if kept.all() else manifest.take(kept)
         self._rows = np.flatnonzero(kept)  # of the manifest that was decoded
-        self.labels = np.asarray(labels, dtype=np.int64)[kept]
+        self.labels = as_column("labels", labels, np.int64)[kept]
         self.shown = _stand_ins(self.manifest, self.labels, good[kept])
 
     def __len__(self) -> int:

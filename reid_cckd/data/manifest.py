@@ -37,7 +37,7 @@ class Manifest:
     (N,) int64 of coarser classes, or None. ``class_names``: of labels, where the data set has names for them.
 
     Raises:
-        ValueError: columns of different lengths, or a role of another name.
+        ValueError: columns of different lengths, a role of another name, or a number that is not whole.
     """
 
     name: str
@@ -55,7 +55,7 @@ class Manifest:
         if self.superclasses is not None:
             columns["superclasses"] = np.int64
         for column, dtype in columns.items():
-            value = np.array(getattr(self, column), dtype=dtype)  # a copy: the caller's array stays writable
+            value = as_column(column, getattr(self, column), dtype)
             if value.shape != (len(self.paths),):
                 raise ValueError(f"{column} has shape {value.shape}, expected ({len(self.paths)},) like paths")
             value.setflags(write=False)
@@ -134,6 +134,14 @@ class Manifest:
     def _count(self, rows: NDArray[np.bool_]) -> Counts:
         people, cameras = np.unique(self.labels[rows]), np.unique(self.cameras[rows])
         return Counts(int(rows.sum()), int((people != UNLABELLED).sum()), len(cameras))
+
+
+def as_column(name: str, values: Any, dtype: Any) -> NDArray[Any]:
+    """A copy as ``dtype``: the caller's array stays writable. Raises ValueError where numbers would change."""
+    given = np.asarray(values)
+    if given.dtype.kind == "f" and (wrong := np.flatnonzero(given % 1 != 0)).size:
+        raise ValueError(f"{name} must be whole numbers; {name}[{wrong[0]}] is {given.flat[wrong[0]]}")
+    return given.astype(dtype)
 
 
 def _take(paths: tuple[str, ...] | Numbered, rows: NDArray[np.int64]) -> tuple[str, ...] | Numbered:

@@ -32,6 +32,13 @@ def test_contiguous_labels_can_be_undone() -> None:
     assert classes[labels].tolist() == [2**24 + 1, 3, 2**24, 3]
 
 
+@pytest.mark.parametrize("bad", [0.5, float("nan"), float("inf")])
+@pytest.mark.filterwarnings("ignore:invalid value")
+def test_labels_that_would_change_as_whole_numbers_are_refused(bad: float) -> None:
+    with pytest.raises(ValueError, match=rf"labels\[1\] is {bad}"):
+        Manifest("toy", Path(), ("a", "b"), np.array([1.0, bad]), np.zeros(2), np.array(["train"] * 2))
+
+
 def test_counts_name_every_role() -> None:
     manifest = make([1, 1, 2], ["train", "train", "query"])
     assert manifest.counts() == {"train": Counts(2, 1, 2), "query": Counts(1, 1, 1), "gallery": Counts(0, 0, 0)}
