@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from reid_cckd.data.folders import Listing, describe
+from reid_cckd.data.folders import Listing, describe, files_in
 from reid_cckd.data.manifest import ROLES, UNLABELLED, Manifest
 from reid_cckd.errors import DataError, did_you_mean
 
@@ -55,7 +55,7 @@ def read_csv(root: str | os.PathLike[str], *, name: str | None = None) -> Manife
 def _find(root: Path) -> Path:
     if root.is_file():
         return root
-    files = sorted(root.glob("*.csv")) if root.is_dir() else []
+    files = [root / name for name in files_in(root, (".csv",))]
     if len(files) == 1:
         return files[0]
     raise DataError(f"Expected a CSV file, or a folder with one, at {describe(root)}. Set the data root to the file.")

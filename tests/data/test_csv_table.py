@@ -94,6 +94,12 @@ def test_other_bytes_than_utf_8(tmp_path: Path) -> None:
         read_csv(tmp_path)
 
 
+def test_the_hidden_twin_that_macos_leaves_is_no_table(tmp_path: Path) -> None:
+    write(tmp_path, "path,label,split\na.jpg,1,train\n")
+    (tmp_path / "._mine.csv").write_bytes(b"\x00\x05\x16\x07")
+    assert len(LAYOUTS["csv"](tmp_path)) == 1
+
+
 def test_no_csv_or_two(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"Expected a CSV file, .* which is empty"):
         read_csv(tmp_path)
