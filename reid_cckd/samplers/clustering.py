@@ -17,6 +17,7 @@ from reid_cckd.samplers.superclasses import Superclasses
 Floats = NDArray[np.float32]
 By = Literal["instance", "class centroid"]
 _ROWS_AT_ONCE = 1 << 16
+_LARGEST_SQUARE = np.finfo(np.float32).max / 8  # of a row's length: distances stay finite, or faiss ends the process
 _PATIENCE = 10**11  # multiplications of all attempts together
 
 
@@ -43,7 +44,7 @@ def build_superclasses(
     one machine and number of threads.
 
     Raises:
-        ValueError: not (N, D); NaN or infinite; another length than the labels; more superclasses than rows or classes.
+        ValueError: not (N, D); NaN, infinite or squares beyond float32; another length than the labels; more superclasses than rows or classes.
 
     Source: Peng et al., Correlation Congruence for Knowledge Distillation, ICCV 2019: the SUR-sampler.
     """
@@ -89,9 +90,13 @@ def _check(points: NDArray[Any], labels: Ints, num_superclasses: int, by: str) -
         raise ValueError(f"teacher_embeddings has {len(points)} rows and labels {len(labels)} entries: one per image")
     at_least(num_superclasses, 1, "num_superclasses")
     for start, block in _blocks(points, normalise=False):
-        bad = np.flatnonzero(~np.isfinite(block).all(axis=1))
+        with np.errstate(over="ignore"):
+            squares = np.einsum("nd,nd->n", block, block)
+        bad = np.flatnonzero(~(squares < _LARGEST_SQUARE))
         if len(bad):
-            raise ValueError(f"teacher_embeddings has NaN or infinite values, first in row {start + bad[0]}")
+            finite = np.isfinite(block[bad[0]]).all()
+            what = "values whose squares float32 cannot hold" if finite else "NaN or infinite values"
+            raise ValueError(f"teacher_embeddings has {what}, first in row {start + bad[0]}")
 
 
 def _blocks(points: NDArray[Any], normalise: bool) -> Iterator[tuple[int, Floats]]:

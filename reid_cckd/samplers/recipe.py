@@ -63,7 +63,10 @@ class Recipe:
     def _kept(self, pools: Pools) -> tuple[Pools, NDArray[np.float64]]:
         weights = as_weights(self.weights, pools.labels)
         if len(pools.labels) == 1 and self.noun != "images":
-            raise ValueError(f"1 of {self.noun}: all {len(self.labels)} images have label {pools.labels[0]}")
+            raise ValueError(
+                f"a batch compares {self.noun}, of which two or more are needed: all {len(self.labels)} images have "
+                f"label {pools.labels[0]} (UniformSampler draws images of one)"
+            )
         kept = weights > 0
         if self.short == "skip":
             kept &= pools.class_sizes >= self.hands * self.chunk

@@ -87,6 +87,9 @@ class StreamSampler(BatchSampler):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where `state_dict` was taken; the next iteration yields the rest of that epoch.
 
+        With another number of ranks that epoch begins at another batch of the stream, unless both numbers divide
+        ``batches_per_epoch``: then a few batches come twice or not at all.
+
         Raises:
             ValueError: the state is of other data or settings, or of another number of ranks that had not
                 together done a multiple of this one's.

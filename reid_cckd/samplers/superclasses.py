@@ -66,7 +66,8 @@ def superclasses_of_epoch(
     """Superclasses that are found once, or anew every ``every`` epochs, and read again by a run that goes on.
 
     ``find(turn)`` makes those of the epochs ``turn * every`` and following; its result is kept in ``folder`` as
-    superclasses_0000.npz, superclasses_0001.npz, ...; ``every=None`` keeps the first for ever. Of several ranks one
+    superclasses_0000.npz, superclasses_0001.npz, ...; ``every=None`` keeps the first for ever. What lies there is not
+    compared with the images: a folder is of one training set. Of several ranks one
     must call this, and tell the others: what each finds for itself may differ by rounding.
     """
     turn = 0 if every is None else at_least(epoch, 0, "epoch") // at_least(every, 1, "every")
