@@ -43,21 +43,28 @@ def spread(work: Callable[[T], R], parts: Iterable[T], device: torch.device, poo
     return map(work, parts) if pool is None or device.type != "cpu" else pool.map(work, parts)
 
 
-def product_chunks(query: Rows, gallery: Rows, chunk: int | None = None, pool: Executor | None = None) -> Chunks:
+def product_chunks(
+    query: Rows,
+    gallery: Rows,
+    chunk: int | None = None,
+    pool: Executor | None = None,
+    part: range | None = None,
+) -> Chunks:
     """(queries, what gives their (chunk, gallery) products, of unit queries with gallery rows as they are) in turn.
 
     Divided by ``gallery.lengths`` they are cosine similarities: that spares a normalised copy of the gallery, and the
     consumer can do it on the way. A ``pool`` (of `workers`) has begun to multiply, block by block, when a chunk is
     yielded, and products are given when it is done. Two buffers take turns: a chunk stays until the next but one is
-    asked for.
+    asked for. ``part``: the queries to multiply, all unless told.
     """
+    part = range(len(query)) if part is None else part
     size = min(chunk or chunk_size(len(query), len(gallery)), len(query))
     buffers = itertools.cycle([empty(size * len(gallery), query.device).view(size, len(gallery)) for _ in range(2)])
-    rows = query.unit(0, size)
-    for start in range(0, len(query), size):
+    rows = query.unit(part.start, min(part.start + size, part.stop))
+    for start in range(part.start, part.stop, size):
         own = range(start, start + len(rows))
         finished = _begin(rows, gallery, next(buffers)[: len(own)], pool)
-        rows = query.unit(own.stop, own.stop + size)  # while the pool multiplies
+        rows = query.unit(own.stop, min(own.stop + size, part.stop))  # while the pool multiplies
         yield own, finished
 
 

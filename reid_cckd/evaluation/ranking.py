@@ -16,10 +16,13 @@ from torch import Tensor
 from reid_cckd.evaluation.counting import Matches, count_ahead, over_blocks
 from reid_cckd.evaluation.products import Chunks
 from reid_cckd.evaluation.rows import Codes
+from reid_cckd.evaluation.share import Share
 
 Progress = Callable[[int, int], None]  # queries done, queries in all
 Add = Callable[[Tensor], object]
 Waiting = Callable[[], NDArray[np.int64]]
+
+_NONE = np.empty(0, np.int64)
 
 
 @dataclass(frozen=True)
@@ -69,10 +72,19 @@ class Positions:
     places: NDArray[np.int64]
     offsets: NDArray[np.int64]
 
+    @classmethod
+    def of(cls, places: NDArray[np.int64], counts: NDArray[np.int64]) -> Positions:
+        """From how many places each query has."""
+        return cls(places, np.append(0, np.cumsum(counts)))
+
     @property
     def counts(self) -> NDArray[np.int64]:
         """True matches of each query."""
         return np.diff(self.offsets)
+
+    def whole(self, share: Share) -> Positions:
+        """Those of all queries, of which this process has a part."""
+        return Positions.of(share.whole(self.places), share.whole(self.counts))
 
 
 def match_positions(
@@ -83,6 +95,7 @@ def match_positions(
     progress: Progress | None = None,
     part: range | None = None,
     add: Add = lambda values: values,
+    queries: range | None = None,
 ) -> Positions:
     """Rank every true match exactly, from scores that come a chunk of queries at a time.
 
@@ -91,10 +104,12 @@ def match_positions(
     divided by its entry in ``lengths``; equal ones keep the gallery's order, as a stable sort does.
 
     Where the scores are those of a ``part`` of the gallery, ``add`` sums a tensor (of the CPU) over all parts in place:
-    of a chunk the scores of the true matches are exchanged and how many items of each part lie above them.
+    of a chunk the scores of the true matches are exchanged and how many items of each part lie above them. Where the
+    chunks are of some ``queries`` only, so are the positions.
     """
+    queries = range(len(relevance.counts)) if queries is None else queries
     part = range(len(relevance.order)) if part is None else part
-    places, counts = [], []
+    places, counts = [_NONE], [_NONE]  # of several processes one may have no queries
     count: Callable[[], Waiting] | None = None
     for own, make in chunks:
         waiting = None if count is None else count()
@@ -106,11 +121,10 @@ def match_positions(
             places.append(waiting())
         count = functools.partial(_begin, scores, lengths, matches, add, pool)
         if progress is not None:
-            progress(own.stop, len(relevance.counts))
+            progress(own.stop - queries.start, len(queries))
     if count is not None:
         places.append(count()())
-    offsets = np.concatenate([[0], np.cumsum(np.concatenate(counts))])
-    return Positions(np.concatenate(places), offsets)
+    return Positions.of(np.concatenate(places), np.concatenate(counts))
 
 
 def _find(scores: Tensor, lengths: Tensor, pairs: Pairs, part: range, add: Add) -> Matches:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
@@ -15,9 +15,13 @@ from torch import Tensor
 from reid_cckd.evaluation.counting import Floats, Ints
 from reid_cckd.evaluation.products import Chunks, product_chunks
 from reid_cckd.evaluation.rows import Rows
-from reid_cckd.evaluation.search import search
+from reid_cckd.evaluation.search import search, search_chunk
+from reid_cckd.evaluation.share import ALONE, Share
 
 _BLOCK = 512  # rows whose neighbourhoods are worked out together
+_NO_ENTRIES = (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))
+
+Entries = tuple[Ints, Ints, Floats]  # of a sparse matrix: row, column, value
 
 
 @dataclass(frozen=True)
@@ -51,9 +55,15 @@ class _Sparse:
     values: Floats
 
     @classmethod
-    def of(cls, rows: Ints, columns: Ints, values: Floats, count: int) -> _Sparse:
-        """From entries sorted by row and column."""
-        return cls(np.searchsorted(rows, np.arange(count + 1)), columns, values)
+    def of(cls, pieces: Iterable[Entries], part: range) -> _Sparse:
+        """The rows of a part, from entries sorted by row and column."""
+        rows, columns, values = (np.concatenate(column) for column in zip(_NO_ENTRIES, *pieces, strict=True))
+        return cls(np.searchsorted(rows, np.arange(part.start, part.stop + 1)), columns, values)
+
+    def whole(self, share: Share) -> _Sparse:
+        """All rows, of which this process has those of its part."""
+        counts = share.whole(np.diff(self.bounds))
+        return _Sparse(np.append(0, np.cumsum(counts)), share.whole(self.columns), share.whole(self.values))
 
     def entries(self, rows: Ints) -> tuple[Ints, Ints]:
         """(which of ``rows``, place of the entry) of all entries of these rows, in turn."""
@@ -67,18 +77,7 @@ class _Sparse:
         own = slice(self.bounds[rows.start], self.bounds[rows.stop])
         owners = np.repeat(np.arange(rows.stop - rows.start), np.diff(self.bounds[rows.start : rows.stop + 1]))
         order = np.argsort(self.columns[own], kind="stable")
-        return _Sparse.of(self.columns[own][order], owners[order], self.values[own][order], columns)
-
-
-@dataclass(frozen=True)
-class Neighbours:
-    """``nearest``: (N, depth) the nearest of each row, itself among them, queries counted before the gallery.
-
-    ``farthest``: (N,) the largest squared distance of each row.
-    """
-
-    nearest: Ints
-    farthest: Floats
+        return _Sparse.of([(self.columns[own][order], owners[order], self.values[own][order])], range(columns))
 
 
 def reranked_chunks(
@@ -86,22 +85,24 @@ def reranked_chunks(
     gallery: Rows,
     options: Reranking,
     pool: Executor,
-    chunk: int | None = None,
-    neighbours: Neighbours | None = None,
+    chunk: int,
+    share: Share = ALONE,
 ) -> Chunks:
     """(queries, what gives their (chunk, G) scores on the CPU, higher is closer) in turn, as `product_chunks` does.
 
-    ``neighbours``: what `find_neighbours` found of these rows, if somebody asked it.
+    ``share``: processes that all have these rows work out their parts of the neighbourhoods, and each gives the scores
+    of its part of the queries.
 
     A score is minus the weighted sum of the Jaccard distance of neighbourhoods and the squared Euclidean distance of
     unit rows, the latter divided by its largest value in the query's row over queries and gallery.
 
     Source: Zhong et al., Re-ranking Person Re-identification with k-reciprocal Encoding, CVPR 2017, eq. 12.
     """
-    everything, found = _Both(query, gallery), neighbours or find_neighbours(query, gallery, options.depth, pool)
-    nearest, farthest = found.nearest, found.farthest
-    encoded = _encode(everything, nearest[:, : options.k1 + 1], farthest, options.k1)
-    features = _average(encoded, nearest[:, : options.k2])
+    everything = _Both(query, gallery)
+    part = share.part(len(everything), _BLOCK)
+    nearest, farthest = _neighbours(everything, options.depth, pool, share)
+    encoded = _encode(everything, nearest[:, : options.k1 + 1], farthest, options.k1, part).whole(share)
+    features = _average(encoded, nearest[:, : options.k2], part).whole(share)
     columns = features.transposed(slice(len(query), len(everything)), len(everything))
 
     def reranked(own: range, products: Callable[[], Tensor]) -> Tensor:
@@ -114,7 +115,7 @@ def reranked_chunks(
             scores[row, items] += (1 - options.weight) * (common / (2 - common))
         return torch.from_numpy(scores)
 
-    for own, products in product_chunks(query, gallery, chunk, pool):
+    for own, products in product_chunks(query, gallery, chunk, pool, share.part(len(query), chunk)):
         yield own, functools.partial(reranked, own, products)
 
 
@@ -151,12 +152,12 @@ class _Both:
         yield from ((len(self.query) + start, rows, lengths) for start, rows, lengths in self.gallery.blocks())
 
 
-def find_neighbours(query: Rows, gallery: Rows, depth: int, pool: Executor, rows: range | None = None) -> Neighbours:
-    """Of all rows, or of those ``rows`` of queries and gallery together, which begin with a `search_chunk`."""
-    everything = _Both(query, gallery)
-    part = range(len(everything)) if rows is None else rows
-    found = search(everything, everything, min(depth, len(everything)), part, pool, lowest=True)
-    return Neighbours(found.indices, np.maximum(2 - 2 * found.lowest, np.float32(1e-12)))
+def _neighbours(everything: _Both, depth: int, pool: Executor, share: Share) -> tuple[Ints, Floats]:
+    """(N, depth) the nearest of each row, itself among them, and (N,) its largest squared distance to any."""
+    count = len(everything)
+    part = share.part(count, search_chunk(count))
+    found = search(everything, everything, min(depth, count), part, pool, lowest=True)
+    return share.whole(found.indices), np.maximum(2 - 2 * share.whole(found.lowest), np.float32(1e-12))
 
 
 def _reciprocal(nearest: Ints, k: int) -> NDArray[np.bool_]:
@@ -168,21 +169,24 @@ def _reciprocal(nearest: Ints, k: int) -> NDArray[np.bool_]:
     return np.concatenate(parts)
 
 
-def _encode(everything: _Both, nearest: Ints, farthest: Floats, k1: int) -> _Sparse:
-    """Each row's expanded set of k-reciprocal neighbours, weighted by closeness to a sum of 1."""
+def _encode(everything: _Both, nearest: Ints, farthest: Floats, k1: int, part: range) -> _Sparse:
+    """The expanded set of k-reciprocal neighbours of each row of a part, weighted by closeness to a sum of 1."""
     half = min(int(np.around(k1 / 2)) + 1, nearest.shape[1])
     mutual, close = _reciprocal(nearest, nearest.shape[1]), _reciprocal(nearest, half)
-    rows, columns, values = [], [], []
-    for start in range(0, len(nearest), _BLOCK):
-        block = slice(start, min(start + _BLOCK, len(nearest)))
+
+    def encoded(block: slice) -> Entries:
         own, member = _expand(nearest, mutual, close, block, half)
-        similarity = (everything.take(own + start) * everything.take(member)).sum(dim=1).cpu().numpy()
-        closeness = np.exp(-(2 - 2 * similarity) / farthest[own + start])
-        total = np.bincount(own, weights=closeness, minlength=block.stop - start)
-        rows.append(own + start)
-        columns.append(member)
-        values.append((closeness / total[own]).astype(np.float32))
-    return _Sparse.of(np.concatenate(rows), np.concatenate(columns), np.concatenate(values), len(nearest))
+        rows = own + block.start
+        similarity = (everything.take(rows) * everything.take(member)).sum(dim=1).cpu().numpy()
+        closeness = np.exp(-(2 - 2 * similarity) / farthest[rows])
+        total = np.bincount(own, weights=closeness, minlength=block.stop - block.start)
+        return rows, member, (closeness / total[own]).astype(np.float32)
+
+    return _Sparse.of(map(encoded, _blocks(part)), part)
+
+
+def _blocks(part: range) -> Iterator[slice]:
+    return (slice(start, min(start + _BLOCK, part.stop)) for start in range(part.start, part.stop, _BLOCK))
 
 
 def _expand(
@@ -201,20 +205,19 @@ def _expand(
     return np.divmod(pairs, len(nearest))
 
 
-def _average(features: _Sparse, nearest: Ints) -> _Sparse:
-    """Local query expansion: each row becomes the mean of its nearest rows."""
+def _average(features: _Sparse, nearest: Ints, part: range) -> _Sparse:
+    """Local query expansion: each row of a part becomes the mean of its nearest rows."""
     count, k2 = nearest.shape
-    rows, columns, values = [], [], []
-    for start in range(0, count, _BLOCK):
-        block = nearest[start : start + _BLOCK]
-        owners, places = features.entries(block.reshape(-1))
+
+    def averaged(block: slice) -> Entries:
+        owners, places = features.entries(nearest[block].reshape(-1))
         keys = (owners // k2) * np.int64(count) + features.columns[places]
         pairs, inverse = np.unique(keys, return_inverse=True)
         own, member = np.divmod(pairs, count)
-        rows.append(own + start)
-        columns.append(member)
-        values.append((np.bincount(inverse, weights=features.values[places]) / k2).astype(np.float32))
-    return _Sparse.of(np.concatenate(rows), np.concatenate(columns), np.concatenate(values), count)
+        means = np.bincount(inverse, weights=features.values[places]) / k2
+        return own + block.start, member, means.astype(np.float32)
+
+    return _Sparse.of(map(averaged, _blocks(part)), part)
 
 
 def _overlap(features: _Sparse, columns: _Sparse, row: int, items: int) -> tuple[Ints, Floats]:

@@ -11,10 +11,11 @@ import torch
 from numpy.typing import NDArray
 
 from reid_cckd.evaluation.options import check_chunk, check_counts, check_word
-from reid_cckd.evaluation.products import product_chunks, workers
+from reid_cckd.evaluation.products import chunk_size, product_chunks, workers
 from reid_cckd.evaluation.ranking import Positions, Progress, Relevance, match_positions
-from reid_cckd.evaluation.reranking import Neighbours, Reranking, reranked_chunks
+from reid_cckd.evaluation.reranking import Reranking, reranked_chunks
 from reid_cckd.evaluation.rows import Codes, Embeddings, Ids, exact_float32, same_length, shared_codes, two_sets
+from reid_cckd.evaluation.share import ALONE, Share
 
 Convention = Literal["torchreid", "market1501"]
 CameraPolicy = Literal["exclude-same", "ignore"]
@@ -68,10 +69,10 @@ def evaluate_retrieval(
     convention: Convention = "torchreid",
     cameras: CameraPolicy = "exclude-same",
     reranking: Reranking | None = None,
-    neighbours: Neighbours | None = None,
     device: torch.device | str | None = None,
     chunk: int | None = None,
     progress: Progress | None = None,
+    share: Share = ALONE,
 ) -> RetrievalResult:
     """Rank the gallery (G, D) by cosine similarity for each query (Q, D) and score the places of the true matches.
 
@@ -83,8 +84,10 @@ def evaluate_retrieval(
     a query without match as 0.
 
     ``reranking`` ranks by k-reciprocal neighbours among queries and gallery; its scores come from all queries at once,
-    so its numbers are to be compared with their like only. ``neighbours`` are those that `find_neighbours` found, if
-    several looked for them together (`evaluate_sharded`).
+    so its numbers are to be compared with their like only.
+
+    ``share`` divides queries and neighbourhoods between processes that all have the same arguments, and each gets the
+    whole result (`evaluate_sharded`).
 
     ``device`` (default: the gallery's, then the query's) computes the float32 products; ``chunk`` queries at a time
     need chunk x G x 8 bytes there (default: at most 384 MiB, but for galleries of millions). A GPU also keeps the rows
@@ -104,13 +107,15 @@ def evaluate_retrieval(
     same_length(gallery=items, gallery_ids=gallery_ids, gallery_cameras=gallery_cameras)
     query_tags, gallery_tags, policy = camera_tags(query_cameras, gallery_cameras, cameras)
     relevance = Relevance(*shared_codes(query_ids, gallery_ids, names), query_tags, gallery_tags)
+    size = chunk or chunk_size(len(queries), len(items))
+    own = share.part(len(queries), size)
     with exact_float32(queries.device), workers() as pool:
         if reranking is None:
-            chunks, lengths = product_chunks(queries, items, chunk, pool), items.lengths
+            chunks, lengths = product_chunks(queries, items, size, pool, own), items.lengths
         else:
-            chunks = reranked_chunks(queries, items, reranking, pool, chunk, neighbours)
+            chunks = reranked_chunks(queries, items, reranking, pool, size, share)
             lengths = torch.ones(len(items))
-        positions = match_positions(chunks, lengths, relevance, pool, progress)
+        positions = match_positions(chunks, lengths, relevance, pool, progress, queries=own).whole(share)
     if not positions.counts.any():
         raise ValueError(no_match(relevance, query_tags, gallery_tags))
     return score_positions(positions, ranks, convention, policy, len(items), reranking)

@@ -14,7 +14,7 @@ from reid_cckd.evaluation.expansion import expand_queries
 from reid_cckd.evaluation.options import check_word
 from reid_cckd.evaluation.products import chunk_size, product_chunks, workers
 from reid_cckd.evaluation.ranking import Progress, Relevance, match_positions
-from reid_cckd.evaluation.reranking import Neighbours, Reranking, find_neighbours
+from reid_cckd.evaluation.reranking import Reranking
 from reid_cckd.evaluation.retrieval import (
     CameraPolicy,
     Convention,
@@ -34,9 +34,9 @@ from reid_cckd.evaluation.rows import (
     exact_float32,
     same_length,
     shared_codes,
-    two_sets,
 )
 from reid_cckd.evaluation.search import search_chunk
+from reid_cckd.evaluation.share import Share
 
 T = TypeVar("T")
 
@@ -65,8 +65,8 @@ def evaluate_sharded(
     a gallery of fewer blocks than processes leaves some idle. Of a chunk of queries the processes exchange the scores
     of the true matches and how many items lie above each, nothing else.
 
-    With ``reranking`` every process reads everything, and the processes share the search for the neighbours of all
-    rows, which are (Q + G)^2 products; what follows is done by the first process alone.
+    With ``reranking`` every process reads everything, and they share the search for the neighbours of all rows, which
+    are (Q + G)^2 products, the neighbourhoods and then the queries, each in the blocks that one process would make.
 
     Raises:
         ValueError, TypeError: as `evaluate_retrieval`, on every process, whichever one found the fault.
@@ -76,7 +76,7 @@ def evaluate_sharded(
     if reranking is not None:
         lists = query_ids, gallery_ids, query_cameras, gallery_cameras, ranks
         options: dict[str, Any] = {"convention": convention, "cameras": cameras, "chunk": chunk, "progress": progress}
-        return _reranked(query, gallery, reranking, device, *lists, **options)
+        return evaluate_retrieval(query, gallery, *lists, reranking=reranking, device=device, share=TOGETHER, **options)
     place = choose_device(device, gallery, query)
     own = _part(len(gallery), block)
     queries, items = _together(lambda: _rows(query, gallery, own, place))
@@ -113,33 +113,19 @@ def expand_sharded(
     own = _part(len(query), size)
     options: dict[str, Any] = {"k": k, "alpha": alpha, "device": device, "chunk": size}
     rows = _together(lambda: expand_queries(query[own.start : own.stop] if own else query[:1], gallery, **options))
-    return _exchanged(rows[: len(own)], len(query), size)
+    return _whole(rows[: len(own)])
 
 
-def _reranked(
-    query: Embeddings, gallery: Embeddings, reranking: Reranking, device: Any, *lists: Any, **options: Any
-) -> RetrievalResult:
-    """The search for neighbours by all processes, everything else by the first."""
-    queries, items = two_sets(query, gallery, device, ("query", "gallery"))
-    count = len(queries) + len(items)
-    size = search_chunk(count)
-    with exact_float32(queries.device), workers() as pool:
-        found = find_neighbours(queries, items, reranking.depth, pool, _part(count, size))
-    parts = (_exchanged(column, count, size) for column in (found.nearest, found.farthest))
-    more = {"reranking": reranking, "neighbours": Neighbours(*parts), "device": device, **options}
-    result: RetrievalResult = _first(lambda: evaluate_retrieval(query, gallery, *lists, **more))
-    return result
-
-
-def _exchanged(rows: NDArray[Any], count: int, block: int) -> NDArray[Any]:
-    """All ``count`` rows, of which each process has its part."""
-    whole = torch.empty(count, *rows.shape[1:], dtype=torch.from_numpy(rows).dtype, device=_meeting_place())
-    for rank in range(dist.get_world_size()):
-        part = _part(count, block, rank)
+def _whole(rows: NDArray[Any]) -> NDArray[Any]:
+    """The rows of all processes, one after another."""
+    lengths: list[int] = [0] * dist.get_world_size()
+    dist.all_gather_object(lengths, len(rows))
+    whole = torch.empty(sum(lengths), *rows.shape[1:], dtype=torch.from_numpy(rows).dtype, device=_meeting_place())
+    for rank, part in enumerate(whole.split(lengths)):
         if rank == dist.get_rank():
-            whole[part.start : part.stop] = torch.from_numpy(rows)
-        if part:
-            dist.broadcast(whole[part.start : part.stop], src=rank)
+            part.copy_(torch.from_numpy(rows))
+        if len(part):
+            dist.broadcast(part, src=rank)
     return whole.cpu().numpy()
 
 
@@ -156,10 +142,9 @@ def _meeting_place() -> torch.device:
     return torch.device("cuda", torch.cuda.current_device()) if nccl else torch.device("cpu")
 
 
-def _part(count: int, block: int, rank: int | None = None) -> range:
-    """The rows of a process, this one unless told: whole blocks, as evenly as they go."""
-    rank = dist.get_rank() if rank is None else rank
-    blocks, world = -(-count // block), dist.get_world_size()
+def _part(count: int, block: int) -> range:
+    """The rows of this process: whole blocks, as evenly as they go."""
+    blocks, world, rank = -(-count // block), dist.get_world_size(), dist.get_rank()
     edges = [min(count, block * (blocks * k // world)) for k in (rank, rank + 1)]
     return range(*edges)
 
@@ -188,9 +173,4 @@ def _together(work: Callable[[], T]) -> T:
     return done
 
 
-def _first(work: Callable[[], T]) -> T:
-    """What the first process makes of some work, or its fault, on all."""
-    box: list[Any] = [_together(lambda: work() if dist.get_rank() == 0 else None)]
-    dist.broadcast_object_list(box, src=0)
-    made: T = box[0]
-    return made
+TOGETHER = Share(_part, _whole)

@@ -17,7 +17,7 @@ from tests.reference.retrieval import unit
 CPU = torch.device("cpu")
 
 
-def scores(query, gallery, options, chunk=None):
+def scores(query, gallery, options, chunk=1000):
     rows = two_sets(query, gallery, CPU, ("query", "gallery"))
     with workers() as pool:
         chunks = reranking.reranked_chunks(*rows, options, pool, chunk)

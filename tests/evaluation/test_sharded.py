@@ -1,5 +1,7 @@
 """Two processes with a gallery each half of which only one reads get what one process gets."""
 
+from operator import itemgetter
+
 import numpy as np
 import pytest
 import torch
@@ -18,7 +20,8 @@ from tests.two_processes import in_two_processes
 
 BLOCK, CHUNK = 64, 50
 FEW = "reranked, one chunk for two processes"
-REFINED = ("reranked", "reranked, tied", "reranked, no match", "reranked, bad row", FEW)
+ONE = "reranked, one chunk of queries for two processes"
+REFINED = ("reranked", "reranked, tied", "reranked, no match", "reranked, bad row", FEW, ONE)
 KINDS = (
     "random",
     "tied",
@@ -50,14 +53,15 @@ def data(kind):
 
 
 def options(kind):
+    chunk = {"chunk": 100 if kind == ONE else 7}
     if kind in REFINED:
-        return {"reranking": Reranking(7, 3, 0.4)}
-    return {"convention": "market1501"} if kind == "market1501" else {}
+        return {"reranking": Reranking(7, 3, 0.4), **chunk}
+    return {"convention": "market1501", **chunk} if kind == "market1501" else chunk
 
 
 def outcome(evaluate, kind, **more):
     try:
-        result = evaluate(*data(kind), (1, 5), chunk=7, **options(kind), **more)
+        result = evaluate(*data(kind), (1, 5), **options(kind), **more)
     except ValueError as error:
         return str(error)
     return {**result.summary(), "ap": result.ap, "first": result.first_rank, "inp": result.inp}
@@ -74,24 +78,29 @@ def expanded(expand, kind, rows):
 
 
 def small_chunks(patch):
-    """Or one process would search for all neighbours."""
-    for module in (search, sharded):
+    """Or one process would search for all neighbours, and work out all neighbourhoods."""
+    for module in (search, reranking, sharded):
         patch.setattr(module, "search_chunk", lambda count: CHUNK)
+    patch.setattr(reranking, "_BLOCK", BLOCK)
 
 
 def process(rank):
-    find, searched = reranking.find_neighbours, []
+    worked = []
 
-    def counted(query, gallery, k1, pool, rows):
-        searched.append(len(rows))
-        return find(query, gallery, k1, pool, rows)
+    def counting(work, part):
+        def counted(*arguments, **options):
+            worked.append(len(part(arguments)))
+            return work(*arguments, **options)
+
+        return counted
 
     with pytest.MonkeyPatch.context() as patch:
         small_chunks(patch)
-        patch.setattr(sharded, "find_neighbours", counted)
+        for name, place in (("search", 3), ("_encode", -1), ("_average", -1), ("product_chunks", -1)):
+            patch.setattr(reranking, name, counting(getattr(reranking, name), itemgetter(place)))
         found = [outcome(evaluate_sharded, kind, block=BLOCK) for kind in KINDS]
         rows = {(kind, n): expanded(expand_sharded, kind, n) for kind in EXPANSIONS for n in (0, 10, 333)}
-    return found, rows, searched
+    return found, rows, worked
 
 
 @pytest.fixture(scope="module")
@@ -128,6 +137,8 @@ def test_processes_meet_where_their_group_can(monkeypatch):
         assert sharded._meeting_place() == torch.device(place)
 
 
-def test_the_search_for_neighbours_is_shared(outcomes):
-    for mine, others in zip(outcomes[0][2], outcomes[1][2], strict=True):
-        assert (mine, others) in ((200, 163), (0, 45))
+def test_every_step_of_reranking_is_shared(outcomes):
+    """The search for neighbours, the neighbourhoods, their means, and the queries, of each set in turn."""
+    worked = [list(zip(*[iter(outcome[2])] * 4, strict=True)) for outcome in outcomes]
+    assert set(worked[0]) == {(200, 192, 192, 14), (0, 0, 0, 14), (200, 192, 192, 0)}
+    assert set(worked[1]) == {(163, 171, 171, 16), (45, 45, 45, 16), (163, 171, 171, 30)}
