@@ -63,6 +63,9 @@ def _visits_of_pass(schedule: Schedule, number: int) -> tuple[Ints, Ints]:
     Systematic sampling rounds up the same classes together. So it first shares out a whole era, where rounding
     hardly matters, and then the passes of the era, with the classes in an order of the era's own.
     """
+    if not (schedule.edges & (_ONE - 1)).any():  # nothing to round
+        quotas = np.diff(schedule.edges >> _BITS)
+        return number * quotas, quotas
     era, turn = divmod(number, _ERA)
     earlier = visits_before(schedule.edges * _ERA, era)
     in_era = visits_before(schedule.edges * _ERA, era + 1) - earlier

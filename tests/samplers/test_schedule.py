@@ -35,6 +35,15 @@ def test_a_pass_is_the_slow_one(classes: tuple[list[int], int], number: int) -> 
     ] == want
 
 
+@pytest.mark.parametrize("number", [0, 7, 8, 1000])
+@pytest.mark.parametrize(("weights", "per_batch"), [([1] * 10, 10), ([1] * 12, 4), ([1, 3, 2, 2], 2), ([2, 1, 1], 2)])
+def test_a_pass_without_rounding_is_the_slow_one_too(weights: list[int], per_batch: int, number: int) -> None:
+    schedule = schedule_of(weights, per_batch)
+    plan = plan_pass(schedule, number)
+    want = reference.pass_plan([Fraction(w) for w in weights], per_batch, schedule.batches, 3, number)
+    assert np.stack([plan.classes, plan.visits], axis=-1).tolist() == [[list(place) for place in row] for row in want]
+
+
 @settings(max_examples=30, deadline=None)
 @given(weighted_classes())
 def test_batches_have_different_classes_and_visits_are_numbered_without_a_gap(classes: tuple[list[int], int]) -> None:
