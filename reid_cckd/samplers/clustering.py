@@ -44,8 +44,8 @@ def build_superclasses(
     one machine and number of threads.
 
     Raises:
-        ValueError: not (N, D); NaN, infinite or squares beyond float32; another length than the labels; more superclasses
-            than rows or classes.
+        ValueError: not (N, D); NaN, infinite or squares beyond float32; another length than the labels; more
+            superclasses than rows or classes.
 
     Source: Peng et al., Correlation Congruence for Knowledge Distillation, ICCV 2019: the SUR-sampler.
     """
