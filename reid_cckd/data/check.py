@@ -109,7 +109,8 @@ def _inspect(manifest: Manifest, row: int) -> tuple[str, bool]:
 def _disguise(path: Path) -> str:
     with Image.open(path) as image:
         expected = FORMAT_OF.get(path.suffix.lower())
-        return "" if image.format == expected else f"holds {image.format}"
+        found = "JPEG" if image.format == "MPO" else image.format  # a JPEG with further pictures, as phones take it
+        return "" if found == expected else f"holds {found}"
 
 
 def _shared_ids(manifest: Manifest) -> tuple[int, ...]:

@@ -48,6 +48,13 @@ def test_damaged_and_disguised_images(tmp_path: Path, workers: int) -> None:
     assert manifest.paths[0] in report.table()
 
 
+def test_a_photograph_of_several_pictures_is_a_jpeg(tmp_path: Path) -> None:
+    manifest = read_market1501(write_folders(tmp_path))
+    picture = Image.new("RGB", (4, 8))
+    picture.save(manifest.path(0), format="MPO", save_all=True, append_images=[picture])
+    assert not check_manifest(manifest).disguised
+
+
 def test_people_in_training_and_in_test(tmp_path: Path) -> None:
     folders = {**MARKET, "query": ["0007_c2s1_000001_00.jpg"]}
     report = check_manifest(read_market1501(write_folders(tmp_path, folders)))
