@@ -60,7 +60,7 @@ def read_inshop(root: str | os.PathLike[str]) -> Manifest:
     Raises:
         DataError: the list or an image is missing, or a line has other columns.
     """
-    home = _home(root, ("", "In-shop", "Inshop"), INSHOP_LISTS, "In-shop")
+    home = _home(root, ("", "In-shop", "Inshop", "In-shop Clothes Retrieval Benchmark"), INSHOP_LISTS, "In-shop")
     file = next(home / name for name in INSHOP_LISTS if (home / name).is_file())
     prefix = "Img/" if (home / "Img").is_dir() else ""
     entries = []

@@ -56,6 +56,8 @@ def test_inshop_has_query_and_gallery(tmp_path: Path) -> None:
     manifest = write_twin("inshop", tmp_path, SMALL)
     assert (manifest.counts()["query"].ids, manifest.counts()["gallery"].images) == (2, 4)
     assert manifest.paths[0].startswith("Img/img/")
+    write_twin("inshop", tmp_path / "above" / "In-shop Clothes Retrieval Benchmark", SMALL)  # as its archive is called
+    assert len(LAYOUTS["inshop"](tmp_path / "above")) == len(manifest)
 
 
 def test_megaface_with_and_without_lists(tmp_path: Path) -> None:
