@@ -7,13 +7,13 @@ All contenders of a size take turns, and a ratio is the median over turns, so th
 from __future__ import annotations
 
 import argparse
-import ctypes
 import json
+import multiprocessing
 import statistics
 import sys
-import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +60,6 @@ def measure(n: int, d: int, seconds: float, peer: Callable[[Tensor, Tensor], Ten
     torch.manual_seed(0)
     student, teacher = torch.randn(n, d).requires_grad_(), torch.randn(n, d)
     eager, compiled = CorrelationCongruenceLoss(), CorrelationCongruenceLoss(compile=True)
-    peak = extra_memory(lambda: trained(student, lambda: eager(student, ref_emb=teacher)), student)
     contenders: dict[str, Contender] = {
         "floor": products(student.detach(), teacher),
         "eager": lambda: trained(student, lambda: eager(student, ref_emb=teacher)),
@@ -70,6 +69,7 @@ def measure(n: int, d: int, seconds: float, peer: Callable[[Tensor, Tensor], Ten
         contenders["plain"] = lambda: trained(student, lambda: plain(student, teacher))
         if peer is not None:
             contenders["torchdistill"] = lambda: trained(student, lambda: peer(normalize(student), normalize(teacher)))
+    contenders["compiled"]()  # a loss is compiled when it is first called
     times = take_turns(contenders, seconds)
     ratios = {
         name: statistics.median(own / floor for own, floor in zip(times[name], times["floor"], strict=False))
@@ -79,7 +79,7 @@ def measure(n: int, d: int, seconds: float, peer: Callable[[Tensor, Tensor], Ten
     return {
         "name": f"n {n}, d {d}",
         "seconds": medians.pop("eager"),
-        "peak_mb": peak,
+        "peak_mb": extra_memory(n, d) if seconds else None,
         "floor_seconds": medians.pop("floor"),
         "peers": medians,
         "ratios": ratios,
@@ -140,18 +140,26 @@ def torchdistill_loss(folder: Path | None) -> Callable[[Tensor, Tensor], Tensor]
     return lambda student, teacher: loss({"rows": {"output": student}}, {"rows": {"output": teacher}})
 
 
-def extra_memory(work: Contender, student: Tensor) -> float | None:
-    """MB beyond the inputs and the student's gradient at the peak of ``work``; None where Linux does not tell."""
-    student.grad = None
-    try:
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
-        Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
-    except OSError:
-        return None
-    before = resident("VmRSS")
-    thread = threading.Thread(target=work)  # one that has no memory of earlier calls at hand
-    thread.start()
-    thread.join()
+def extra_memory(n: int, d: int) -> float | None:
+    """MB beyond the inputs and the student's gradient at the peak of an eager call; None where Linux does not tell.
+
+    In a process of its own, which has no memory of earlier sizes at hand.
+    """
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
+        return process.submit(peak, n, d).result()
+
+
+def peak(n: int, d: int) -> float | None:
+    """What `extra_memory` says, in this process."""
+    loss = CorrelationCongruenceLoss()
+    for rows in (64, n):  # the first call wakes the libraries
+        student, teacher = torch.randn(rows, d).requires_grad_(), torch.randn(rows, d)
+        try:
+            Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+        except OSError:
+            return None
+        before = resident("VmRSS")
+        trained(student, lambda: loss(student, ref_emb=teacher))  # noqa: B023
     return (resident("VmHWM") - before) / 1024 - student.nbytes / 2**20
 
 

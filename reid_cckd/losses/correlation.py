@@ -12,7 +12,8 @@ from pytorch_metric_learning.reducers import MeanReducer, SumReducer
 from torch import Tensor
 
 from reid_cckd.losses.checks import at_least, finite
-from reid_cckd.losses.fused import CompiledStep, Kernel, Past, Weights, plain_row_sums, row_sums
+from reid_cckd.losses.comparison import CompiledStep
+from reid_cckd.losses.fused import Kernel, Past, Weights, plain_row_sums, row_sums
 from reid_cckd.losses.kernels import DotKernel, GaussianRBF
 from reid_cckd.losses.memory import PairMemory
 from reid_cckd.losses.pairs import check_labels, label_weights, listed_weights
@@ -43,7 +44,7 @@ class CorrelationCongruenceLoss(BaseMetricLossFunction):  # type: ignore[misc]
         between_weight: weight of pairs of two classes. If the two differ, labels (or mined pairs) are needed.
         project: (student width, teacher width) of a linear layer, trained with the student, on its side.
         memory: past rows against which each batch is correlated too: N x (N + M) pairs. Filled in training mode.
-        compile: fuse the elementwise part of a tile with ``torch.compile``; needs a C++ compiler on CPU.
+        compile: generate code with ``torch.compile``, of small batches as a whole; needs a C++ compiler on CPU.
         **kwargs: PML's reducer, embedding_regularizer, embedding_reg_weight, collect_stats.
 
     ``indices_tuple`` (pairs or triplets of any miner) restricts the pairs to those listed, counted once each; an
@@ -139,9 +140,9 @@ class CorrelationCongruenceLoss(BaseMetricLossFunction):  # type: ignore[misc]
             Past(rows.student, rows.teacher, self._weights(student, labels, rows.labels))
             for rows in ([] if self.memory is None else self.memory.blocks(student))
         ]
-        sums = self._row_sums(student, teacher, self._weights(student, labels, labels), past, self._even)
         common = self.within_weight if self.within_weight == self.between_weight else 1.0
-        return sums * (common / (len(student) + sum(len(rows.student) for rows in past)))
+        share = common / (len(student) + sum(len(rows.student) for rows in past))
+        return self._row_sums(student, teacher, self._weights(student, labels, labels), past, share, self._even)
 
     def _weights(self, student: Tensor, labels: Tensor | None, column_labels: Tensor | None) -> Weights | None:
         if self.within_weight == self.between_weight:
@@ -156,12 +157,13 @@ class CorrelationCongruenceLoss(BaseMetricLossFunction):  # type: ignore[misc]
         teacher: Tensor,
         weights: Weights | None,
         past: Sequence[Past] = (),
+        share: float = 1.0,
         even: bool = False,
     ) -> Tensor:
         if isinstance(self.distance, DotKernel):
             kernel = Kernel(self.distance.profile(teacher), self.distance.normalize_embeddings, self.step)
-            return cast(Tensor, row_sums(kernel, student, teacher, weights, past, even))
-        return plain_row_sums(self.distance, student, teacher, [Past(student, teacher, weights), *past])
+            return cast(Tensor, row_sums(kernel, student, teacher, weights, past, even, share))
+        return plain_row_sums(self.distance, student, teacher, [Past(student, teacher, weights), *past]) * share
 
 
 def check_rows(embeddings: Tensor, ref_emb: Tensor, ndims: tuple[int, ...] = (2,)) -> None:

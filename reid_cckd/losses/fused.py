@@ -15,21 +15,19 @@ back. For any other g, or a second backward, the pass is repeated with g in its 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from types import FunctionType
 from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
 
+from reid_cckd.losses.comparison import CompiledStep, Factors, compare_, whole_fits
 from reid_cckd.losses.kernels import Profile, unit_rows
 from reid_cckd.losses.precision import full_precision
-from reid_cckd.losses.tiles import Piece, Rows, tile_of
+from reid_cckd.losses.tiles import MODERATE, Piece, Rows, tile_of
 from reid_cckd.scratch import Scratch, empty
 
 Weights = Callable[[slice, slice], Tensor]  # the tile w[i, j] of pair weights
 Phi = Callable[[Tensor, Tensor], Tensor]
-Sums = tuple[Tensor, Tensor]  # of a tile along each row and along each column
-Factors = tuple[Tensor, Tensor]  # of some rows of the student and of the teacher
 _scratch = Scratch()
 
 
@@ -56,59 +54,6 @@ class Past(NamedTuple):
     student: Tensor
     teacher: Tensor
     weights: Weights | None = None
-
-
-def compare_(
-    profile: Profile, student: Tensor, teacher: Tensor, pull: Tensor, own: Tensor | None, other: Tensor | None
-) -> Sums:
-    """Turn tiles of dot products, which are written over, into D k' and the sums of D^2 in each row and each column.
-
-    ``own`` (rows, columns) and ``other`` (columns, rows) are weights of the pairs as rows and as columns see them.
-    """
-    difference = _scratch.take("difference", student.shape, student)
-    profile.compare_(student, teacher, difference, pull)
-    return _sums(difference.square_(), own, other)
-
-
-def compare(
-    profile: Profile,
-    student: Tensor,
-    teacher: Tensor,
-    pull: Tensor,
-    own: Tensor | None,
-    other: Tensor | None,
-    rows: Factors,
-    columns: Factors,
-) -> Sums:
-    """`compare_` as a compiler likes it, nothing but ``pull`` is written; and with the factors of rows and columns."""
-    scale, other_scale = (one * two.T for one, two in zip(rows, columns, strict=True))
-    student, teacher = student * scale, teacher * other_scale
-    difference = profile.centred(student) - profile.centred(teacher)
-    pull.copy_(difference * profile.slope(student) * scale)
-    return _sums(difference.square(), own, other)
-
-
-def _sums(square: Tensor, own: Tensor | None, other: Tensor | None) -> Sums:
-    along = square if own is None else square * own
-    across = square if other is None else square * other.T
-    return along.sum(dim=1), across.sum(dim=0)
-
-
-class CompiledStep:
-    """`compare` as generated loops over the tile; compiled on first use, and anew where a copy is unpickled.
-
-    Of a copy, because torch counts the variants of a piece of code, and after eight of them, which several losses in
-    one process together reach, would compile no more.
-    """
-
-    def __init__(self) -> None:
-        self.run = torch.compile(FunctionType(compare.__code__.replace(), globals()), dynamic=True)
-
-    def __call__(self, *tile: Any) -> Sums:
-        return cast(Sums, self.run(*tile))
-
-    def __reduce__(self) -> tuple[type[CompiledStep], tuple[()]]:
-        return CompiledStep, ()
 
 
 def _factors(sides: Sides) -> Factors:
@@ -228,6 +173,15 @@ def _sweep(
         return sweep.finish()
 
 
+def _whole(kernel: Kernel, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Row sums and gradient of a batch in one piece of generated code; None where there is none or it does not do."""
+    if kernel.step is None or not whole_fits(student):
+        return None
+    with full_precision(student):
+        sums, gradient, longest = kernel.step.whole(kernel.profile, student, teacher, kernel.normalize)
+    return (sums, gradient) if float(longest) < MODERATE else None
+
+
 def plain_row_sums(phi: Phi, student: Tensor, teacher: Tensor, columns: Sequence[Past]) -> Tensor:
     """sum_j w_ij (phi(s_i, s_j) - phi(t_i, t_j))^2 over all columns, (n,), by autograd on whole matrices.
 
@@ -261,21 +215,28 @@ class _RowSums(torch.autograd.Function):
         past: Sequence[Past],
         wanted: bool,
         even: bool,
+        share: float,
     ) -> Tensor:
         ctx.save_for_backward(student, teacher)
-        ctx.options, ctx.even = (kernel, weights, past), even
-        ctx.gradient = unwritten(student) if wanted else None
-        return _sweep(kernel, student, teacher, weights, past, None, ctx.gradient)
+        ctx.options, ctx.even, ctx.share = (kernel, weights, past), even, share
+        whole = _whole(kernel, student, teacher) if wanted and weights is None and not past else None
+        if whole is not None:
+            sums, ctx.gradient = whole
+        else:
+            ctx.gradient = unwritten(student) if wanted else None
+            sums = _sweep(kernel, student, teacher, weights, past, None, ctx.gradient)
+        return sums.mul_(share)
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         student, teacher = ctx.saved_tensors
         kernel, weights, past = ctx.options
+        upstream = upstream * ctx.share
         if torch.is_grad_enabled():  # create_graph=True: somebody is to differentiate the gradient
             with full_precision(student):
                 sums = plain_row_sums(kernel.matrix, student, teacher, [Past(student, teacher, weights), *past])
             (gradient,) = torch.autograd.grad(sums, student, upstream, create_graph=True)
-            return gradient, None, None, None, None, None, None
+            return gradient, *[None] * 7
         # The gradient found on the way forward is given away, not copied: a second backward finds it anew.
         gradient, ctx.gradient = ctx.gradient, None
         if gradient is not None and (ctx.even or bool((upstream == upstream[0]).all())):
@@ -283,7 +244,7 @@ class _RowSums(torch.autograd.Function):
         else:
             gradient = unwritten(student)
             _sweep(kernel, student, teacher, weights, past, upstream, gradient)
-        return gradient, None, None, None, None, None, None
+        return gradient, *[None] * 7
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]
@@ -294,12 +255,13 @@ def row_sums(
     weights: Weights | None = None,
     past: Sequence[Past] = (),
     even: bool = False,
+    share: float = 1.0,
 ) -> Tensor:
-    """sum_j w_ij D_ij^2 of each row i over the rows of the batch and of ``past``, (n,).
+    """``share`` times sum_j w_ij D_ij^2 of each row i over the rows of the batch and of ``past``, (n,).
 
     Student (n, d), teacher (n, t) of the same type; differentiable in the student's rows. A second derivative
     (``create_graph=True``) goes through `plain_row_sums`. ``even``: the caller knows that the sums of all rows get the
     same gradient, so that there is no need to look, for which an accelerator would have to be waited for.
     """
     wanted = student.requires_grad and torch.is_grad_enabled()
-    return cast(Tensor, _RowSums.apply(student, teacher, kernel, weights, past, wanted, even))
+    return cast(Tensor, _RowSums.apply(student, teacher, kernel, weights, past, wanted, even, share))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -17,6 +20,7 @@ def constant(rows: Tensor, like: Tensor) -> Tensor:
     return held.clone() if held.is_inference() else held
 
 
-def full_precision(rows: Tensor) -> torch.autocast:
+def full_precision(rows: Tensor) -> AbstractContextManager[Any]:
     """A context in which a surrounding autocast does not reach matrix products on the device of ``rows``."""
-    return torch.autocast(rows.device.type, enabled=False)
+    kind = rows.device.type
+    return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()

@@ -387,11 +387,12 @@ def compiled() -> CorrelationCongruenceLoss:
     return CorrelationCongruenceLoss(compile=True)
 
 
+@pytest.mark.parametrize("count", [9, 16, 41])  # tile by tile, and as a whole
 @pytest.mark.parametrize("case", ["plain", "weights", "upstream", "memory", "zero", *(1e-30, 1e-6, 1e10, 1e17)])
-def test_the_compiled_loss_is_the_same(case: str | float, compiled: CorrelationCongruenceLoss) -> None:
+def test_the_compiled_loss_is_the_same(case: str | float, count: int, compiled: CorrelationCongruenceLoss) -> None:
     torch.manual_seed(0)
-    student, teacher = torch.randn(9, 5) * torch.rand(9, 1), torch.randn(9, 4) * torch.rand(9, 1)
-    labels = torch.arange(9) % 3
+    student, teacher = torch.randn(count, 5) * torch.rand(count, 1), torch.randn(count, 4) * torch.rand(count, 1)
+    labels = torch.arange(count) % 3
     options: dict[str, Any] = {"within_weight": 2.0, "between_weight": 0.5} if case == "weights" else {}
     if case == "zero":
         student[2] = teacher[4] = 0
@@ -407,7 +408,7 @@ def test_the_compiled_loss_is_the_same(case: str | float, compiled: CorrelationC
             values(loss, torch.randn(6, 5, generator=torch.Generator().manual_seed(1)), labels[:6], ref_emb=teacher[:6])
         own = student.clone().requires_grad_()
         result = values(loss, own, labels, ref_emb=teacher)
-        (result * (torch.arange(9) if case == "upstream" else 1)).sum().backward()
+        (result * (torch.arange(count) if case == "upstream" else 1)).sum().backward()
         assert own.grad is not None
         return result.detach(), own.grad
 
@@ -433,8 +434,8 @@ def test_compiled_losses_stay_compiled_for_batches_of_other_sizes() -> None:
             loss(batch, ref_emb=torch.randn(count, 4)).backward()
         compiled.append(torch._dynamo.utils.counters["frames"]["ok"])
     first, second = (after - before for before, after in itertools.pairwise(compiled))
-    assert 1 <= first <= 3
-    assert second == first  # torch gives up after eight of one code, so losses do not share it
+    assert 2 <= first <= 4  # a batch without a past as a whole, and tiles
+    assert 2 <= second <= first  # torch gives up after eight of one code, so losses do not share it
 
 
 def bad(change: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
