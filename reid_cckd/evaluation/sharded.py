@@ -34,6 +34,7 @@ from reid_cckd.evaluation.rows import (
     exact_float32,
     same_length,
     shared_codes,
+    two_sets,
 )
 from reid_cckd.evaluation.search import search_chunk
 from reid_cckd.evaluation.share import Share
@@ -74,6 +75,7 @@ def evaluate_sharded(
     check_options(ranks, cameras, chunk)
     check_word(convention, Convention, "convention")
     if reranking is not None:
+        _together(lambda: two_sets(query, gallery, device, ("query", "gallery")))
         lists = query_ids, gallery_ids, query_cameras, gallery_cameras, ranks
         options: dict[str, Any] = {"convention": convention, "cameras": cameras, "chunk": chunk, "progress": progress}
         return evaluate_retrieval(query, gallery, *lists, reranking=reranking, device=device, share=TOGETHER, **options)

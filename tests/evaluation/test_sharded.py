@@ -130,6 +130,20 @@ def test_each_process_has_all_expanded_rows(outcomes, kind, count):
         np.testing.assert_array_equal(rows[kind, count], expected)
 
 
+def only_the_second_reads_a_bad_row(rank):
+    query, gallery, *rest = data("random")
+    gallery[300] *= 1 - rank
+    try:
+        evaluate_sharded(query, gallery, *rest, reranking=Reranking(7, 3, 0.4))
+    except ValueError as error:
+        return str(error)
+
+
+def test_all_processes_hear_of_a_row_that_one_reads_wrong(tmp_path):
+    for text in in_two_processes(only_the_second_reads_a_bad_row, tmp_path):
+        assert "row 300 is a zero vector" in text
+
+
 def test_processes_meet_where_their_group_can(monkeypatch):
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 3)
     for backend, place in (("nccl", "cuda:3"), ("gloo", "cpu"), ("undefined", "cpu")):
