@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from reid_cckd.assess.extraction import Extraction
-from reid_cckd.assess.verdict import Verdict
+from reid_cckd.assess.unjudged import Unjudged
+from reid_cckd.assess.verdict import Judge, Verdict
 from reid_cckd.data import Manifest
 from reid_cckd.engine import on_rank_zero
 from reid_cckd.errors import DataError
@@ -41,6 +42,19 @@ class ClassificationJudge(Extraction):
     def for_classes(self, classes: Sequence[int]) -> ClassificationJudge:
         """The same images, decoded once, for another head."""
         return replace(self, classes=tuple(classes))
+
+    def for_teacher(self, classes: Sequence[int]) -> Judge:
+        """The head against those of the images that are of its classes; no score where none is."""
+        part, setup = self.manifest.select(self.role), (self.settings, self.data, self.device, self.precision)
+        known = np.isin(part.labels, classes)
+        if known.all():
+            return self.for_classes(classes)
+        if not known.any():
+            return Unjudged(part, *setup)
+        print(
+            f"The teacher is judged by {known.sum():,} of {len(part):,} {self.role} images: it knows not all classes."
+        )
+        return ClassificationJudge(part.take(known), *setup, classes=tuple(classes))
 
     def verdict(self, network: nn.Module) -> Verdict:
         """Top-k and calibration, and the classes that are recognised worst."""
@@ -88,8 +102,11 @@ class ClassificationJudge(Extraction):
         return columns
 
     def _named(self, confusion: dict[str, Any]) -> dict[str, Any]:
-        """Labels of the data set for the columns of the head, None for no column, and their names where it has any."""
-        known: dict[int, Any] = dict(enumerate(self._known().tolist()))
+        """Labels of the data set for the columns of the head, None for no column, and their names where it has any.
+
+        None, too, for a class that the data set does not know.
+        """
+        known: dict[int, Any] = {column: label for column, label in enumerate(self._known().tolist()) if label >= 0}
         labels: dict[str, Any] = {key: known.get(confusion[key]) for key in ("label", "taken_for")}
         names = self.manifest.class_names
         named = {f"{key}_name": names.get(label) for key, label in labels.items()} if names else {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -15,6 +15,7 @@ from torch import nn
 
 from reid_cckd import config as configuration
 from reid_cckd.config import Config
+from reid_cckd.data import UNLABELLED, Manifest
 from reid_cckd.engine import autocast, file_hash, load_checkpoint
 from reid_cckd.errors import CheckpointError, ConfigError
 from reid_cckd.losses import STAGES
@@ -22,16 +23,33 @@ from reid_cckd.models import Embedder, PublishedClassifier
 
 N = TypeVar("N", bound=nn.Module)
 
+STRANGE = UNLABELLED - 1  # and below: ids of classes that the data does not know
+
 
 @dataclass(frozen=True)
 class Loaded:
-    """A network from a checkpoint and what it was made with; ``teacher_sha256``: of what it learned from, if known."""
+    """A network from a checkpoint and what it was made with; ``teacher_sha256``: of what it learned from, if known.
+
+    ``classes``: the person ids of its class head, in order, and ``names`` theirs, where its data had names for them.
+    """
 
     network: Embedder
     config: Config
-    classes: list[int]  # the person ids of its class head, in order
+    classes: list[int]
     sha256: str
     teacher_sha256: str | None = None
+    names: Sequence[str] = ()
+
+    def on(self, manifest: Manifest) -> Loaded:
+        """The same with the ids that a data set has for the classes: the same name need not be the same number.
+
+        A class that the data does not know gets a negative number, each another. Where either side has no names, or
+        they have none in common, an id is the same class on both.
+        """
+        ids = {name: label for label, name in manifest.class_names.items()}
+        if len(ids) < len(manifest.class_names) or not ids.keys() & set(self.names):
+            return self
+        return replace(self, classes=[ids.get(name, STRANGE - k) for k, name in enumerate(self.names)])
 
 
 def build_network(config: Config, num_classes: int | None, pretrained: bool = True) -> Embedder:
@@ -76,7 +94,8 @@ def load_network(path: str | Path) -> Loaded:
         raise CheckpointError(
             f"{path}: its weights are of another architecture than its configuration: {reason}"
         ) from error
-    return Loaded(network, config, content["classes"], file_hash(path), content.get("teacher_sha256"))
+    known = content["classes"], file_hash(path), content.get("teacher_sha256"), content.get("class_names", ())
+    return Loaded(network, config, *known)
 
 
 def load_teacher(config: Config) -> Loaded:

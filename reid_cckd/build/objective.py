@@ -152,10 +152,19 @@ def _class_lists(key: str, setting: Setting, shared_only: bool) -> dict[str, lis
         return {"student_classes": ours, "teacher_classes": theirs}
     raise ConfigError(
         f"{key}: class scores are compared, but the teacher's head has {len(theirs)} identities and the training data "
-        f"{len(ours)} ({len(set(ours) & set(theirs))} in common). Train the teacher on the same identities, let "
-        f"KD look at the common ones (objective.shared_classes: true, if an id is the same person in both), or set "
-        f"alpha: 1 and distil embeddings (beta, or a mimic term)."
+        f"{len(ours)} ({len(set(ours) & set(theirs))} in common; {_difference(setting.teacher, ours)}). Train the "
+        f"teacher on the same identities, let KD look at the common ones (objective.shared_classes: true, if an id is "
+        f"the same person in both), or set alpha: 1 and distil embeddings (beta, or a mimic term)."
     )
+
+
+def _difference(teacher: Loaded, ours: list[int]) -> str:
+    """The first class of the teacher that is another one here, by its name if it has one."""
+    for place, (label, name) in enumerate(zip(teacher.classes, teacher.names or teacher.classes, strict=True)):
+        if ours[place : place + 1] != [label]:
+            here = f"class {ours.index(label)} here" if label in ours else "none of the data"
+            return f"{name!r} is class {place} of the teacher and {here}"
+    return f"class {len(teacher.classes)} of the data is none of the teacher"
 
 
 def _try(term: Term, setting: Setting) -> None:

@@ -102,6 +102,7 @@ def build_trainer(
         meta={
             "config": configuration.to_dict(config),
             "classes": classes.tolist(),
+            "class_names": [] if student.head is None else manifest.names_of(classes),
             "numbering": numbering.to_dict(),
             "teacher_sha256": None if teacher is None else teacher.sha256,
         },

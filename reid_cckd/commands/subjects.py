@@ -87,7 +87,7 @@ def open_checkpoint(source: Path, overrides: Sequence[str] = ()) -> Tested:
     manifest = build.read_manifest(config.data)
     check_alike({"The checkpoint": loaded.sha256, "The data": f"{manifest.name} of {len(manifest):,} images"})
     network = build.place(loaded.network, config, device)
-    known = loaded.classes, loaded.sha256, loaded.teacher_sha256
+    known = loaded.on(manifest).classes, loaded.sha256, loaded.teacher_sha256
     return Tested(network, config, manifest, device, *known)
 
 
@@ -136,6 +136,7 @@ def _from_folder(source: Path, overrides: Sequence[str], gallery: Path | None) -
             f"extract both with the same one. To search one network's gallery by another's queries, use "
             f"reid-cckd compare."
         )
+    _refuse_other_names(first.class_names, other.class_names)
     blank = {"output": "-", "data": {"root": ""}, "model": {"backbone": "-"}}
     config = config_from_dict(blank, "command line", overrides)
     images = _images(config.data, overrides) if config.data.root else None
@@ -144,6 +145,16 @@ def _from_folder(source: Path, overrides: Sequence[str], gallery: Path | None) -
     record = {"evaluation": asdict(settings), "embeddings": dict(first.about)}
     parts = (first.select("query"), other.select("gallery"))
     return Subject(source.name, *parts, settings, device, record, images)
+
+
+def _refuse_other_names(queries: Mapping[int, str], gallery: Mapping[int, str]) -> None:
+    """Two tables may give one number to two people, where it stands for a name."""
+    for label, name in queries.items():
+        if (other := gallery.get(label, name)) != name:
+            raise UserError(
+                f"Label {label} is {name!r} among the queries and {other!r} in the gallery: names were numbered apart. "
+                "Extract both from one table of images, told apart by their split."
+            )
 
 
 def _as_extracted(settings: Evaluation, about: Mapping[str, Any], overrides: Sequence[str], source: Path) -> Evaluation:

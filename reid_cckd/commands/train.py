@@ -153,7 +153,7 @@ def _prepare(config: Config, device: torch.device, kept: Mapping[str, Any]) -> t
     judge, train_part = build_judge(config, manifest, device), manifest.select("train")
     teacher = None
     if config.teacher is not None:
-        teacher = build.load_teacher(config)
+        teacher = build.load_teacher(config).on(train_part)
         _check_teacher(config.teacher, teacher, kept)
         build.place(teacher.network, config, device)
         build.rehearse(config, train_part, teacher)
@@ -179,7 +179,7 @@ def _judge_teacher(settings: TeacherSettings, teacher: build.Loaded, judge: Judg
     """Print what the teacher scores, and refuse one that cannot be told from a network that guesses."""
     scores = judge(Teacher(teacher.network))
     if not scores:
-        print(f"teacher {settings.name}: not judged, as no two images are known to be of one identity")
+        print(f"teacher {settings.name}: not judged, as no image here tells what it knows")
         return
     print_scores(f"teacher {settings.name}", scores)
     if settings.allow_weak:

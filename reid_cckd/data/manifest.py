@@ -126,6 +126,11 @@ class Manifest:
         labels[labelled] = found
         return labels, classes
 
+    def names_of(self, classes: NDArray[np.int64]) -> list[str]:
+        """The names of these labels in turn; none unless each has one of its own."""
+        names = [self.class_names[label] for label in classes.tolist() if label in self.class_names]
+        return names if len(set(names)) == len(classes) else []
+
     def counts(self) -> dict[str, Counts]:
         """Images, people and cameras of the roles of identification, empty ones included, and of others that occur."""
         always, occurring = ("train", "query", "gallery"), set(np.unique(self.roles).tolist())

@@ -77,7 +77,7 @@ class Embeddings:
         """These rows, then the other's, which come from the same place."""
         names = ("vectors", *COLUMNS)
         columns: dict[str, Any] = {name: np.concatenate([getattr(self, name), getattr(other, name)]) for name in names}
-        return replace(self, **columns)
+        return replace(self, **columns, class_names={**other.class_names, **self.class_names})
 
     def save(self, folder: str | Path) -> None:
         """Write a folder, atomically; one that is there already is refused.
