@@ -52,7 +52,7 @@ class ClassificationJudge(Extraction):
         if not known.any():
             return Unjudged(part, *setup)
         print(
-            f"The teacher is judged by {known.sum():,} of {len(part):,} {self.role} images: it knows not all classes."
+            f"The teacher is judged by {known.sum():,} of {len(part):,} {self.role} images, those of classes it knows."
         )
         return ClassificationJudge(part.take(known), *setup, classes=tuple(classes))
 
