@@ -9,12 +9,12 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from types import FunctionType
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from reid_cckd.losses.kernels import EPS, Profile
+from reid_cckd.losses.kernels import Profile, inverse_of_finite
 from reid_cckd.scratch import Scratch
 
 Sums = tuple[Tensor, Tensor]  # of a tile along each row and along each column
@@ -73,7 +73,8 @@ def compare_all(profile: Profile, student: Tensor, teacher: Tensor, normalize: b
     Rows are taken as they are, with factors: right while the longest row is of moderate length.
     """
     norms = [torch.linalg.vector_norm(rows, dim=1, keepdim=True) for rows in (student, teacher)]
-    scale, other = (_inverse(norm) if normalize else torch.ones_like(norm) for norm in norms)
+    # generated code finds the inverses anew for every pair, and this is a cheap way
+    scale, other = (inverse_of_finite(norm) if normalize else torch.ones_like(norm) for norm in norms)
     sums = student.new_zeros(len(student))
     strips: list[Tensor] = []
     height = -(-len(student) // STRIPS)
@@ -90,11 +91,6 @@ def compare_all(profile: Profile, student: Tensor, teacher: Tensor, normalize: b
     if normalize:
         gradient = gradient - student * ((student * gradient).sum(dim=1, keepdim=True) * scale.square())
     return sums, gradient, torch.maximum(*(norm.max() for norm in norms))
-
-
-def _inverse(norms: Tensor) -> Tensor:
-    """`kernels.inverse` without a look at what is too long, which is cheap enough to be done for every pair."""
-    return torch.where(norms < EPS, 0.0, 1 / norms.clamp_min(EPS))
 
 
 def _mirrored(strips: list[Tensor], cuts: list[int]) -> Tensor:
@@ -121,9 +117,6 @@ class CompiledStep:
     def __init__(self) -> None:
         self.tile, self.whole = _compiled(compare), _compiled(compare_all)
         _keep_freed_memory()
-
-    def __call__(self, *tile: Any) -> Sums:
-        return cast(Sums, self.tile(*tile))
 
     def __reduce__(self) -> tuple[type[CompiledStep], tuple[()]]:
         return CompiledStep, ()

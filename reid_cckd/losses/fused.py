@@ -147,7 +147,7 @@ class _Sweep:
         tile = self.kernel.profile, one, two, pull, own, other
         if self.kernel.step is None:
             return pull, *compare_(*tile)
-        return pull, *self.kernel.step(*tile, _factors(rows), _factors(columns))
+        return pull, *self.kernel.step.tile(*tile, _factors(rows), _factors(columns))
 
     def _share(self, i: slice, weights: Tensor | None) -> Tensor:
         """g_i w_ij, to be broadcast over the tile."""

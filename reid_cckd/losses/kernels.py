@@ -28,8 +28,12 @@ def inverse_norms(rows: Tensor) -> Tensor:
 
 def inverse(norms: Tensor) -> Tensor:
     """1 / length, 0 for that of a zero row, and NaN where the length is too much for its type."""
-    inverses = torch.where(norms.isinf(), torch.nan, 1 / norms.clamp_min(EPS))
-    return torch.where(norms < EPS, 0.0, inverses)
+    return torch.where(norms.isinf(), torch.nan, inverse_of_finite(norms))
+
+
+def inverse_of_finite(norms: Tensor) -> Tensor:
+    """`inverse` without a look at what is too long."""
+    return torch.where(norms < EPS, 0.0, 1 / norms.clamp_min(EPS))
 
 
 def unit_rows(rows: Tensor) -> Tensor:
