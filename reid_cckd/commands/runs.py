@@ -6,7 +6,7 @@ import argparse
 import json
 import statistics
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -45,12 +45,13 @@ def _command(arguments: argparse.Namespace) -> None:
     if not reports and not logs:
         raise DataError(f"No report.json or log.jsonl below {', '.join(map(str, arguments.folders))}.")
     style: Literal["plain", "markdown"] = "markdown" if arguments.markdown else "plain"
-    rows = summarise(reports)
+    read = {path: json.loads(path.read_text(encoding="utf-8")) for path in reports}
+    rows = summarise(read)
     if rows:
         scores = [key for key in dict.fromkeys(key for row in rows for key in row) if key not in ("name", "seeds")]
         headings = {"name": "name", "seeds": "seeds", **{key: score_heading(key) for key in scores}}
         print(format_table(rows, headings, percent=scores, style=style))
-    scored = {report.parent for report in reports if _read(report).get("scores")}
+    scored = {path.parent for path, report in read.items() if report.get("scores")}
     if others := [_progress(log) for log in logs if log.parent not in scored]:
         print(f"\nwithout scores:\n{format_table(others, percent=['mean_ap'], style=style)}")
     if arguments.json:
@@ -63,20 +64,14 @@ def _below(folders: Sequence[Path], name: str) -> list[Path]:
     return list(dict.fromkeys(path for folder in folders for path in sorted(folder.rglob(name))))
 
 
-def summarise(reports: Sequence[Path]) -> list[dict[str, Any]]:
+def summarise(reports: Mapping[Path, dict[str, Any]]) -> list[dict[str, Any]]:
     """One row a configuration, best main score first; a score is (mean, sample standard deviation) over its seeds."""
     groups: dict[str, list[tuple[Path, dict[str, Any]]]] = defaultdict(list)
-    for path in reports:
-        report = _read(path)
+    for path, report in reports.items():
         if report.get("scores") and report["provenance"].get("config"):  # not of a command with a report of its own
             groups[_identity(report)].append((path, report))
     ordered = sorted(groups.values(), key=lambda group: -statistics.mean(_main_score(report) for _, report in group))
     return [_row(group) for group in ordered]
-
-
-def _read(path: Path) -> dict[str, Any]:
-    report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return report
 
 
 def _main_score(report: dict[str, Any]) -> float:

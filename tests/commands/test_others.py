@@ -79,7 +79,7 @@ def test_runs_average_seeds_and_nothing_else(teacher: Path, tmp_path: Path) -> N
         (tmp_path / name).mkdir(parents=True)
         (tmp_path / name / "report.json").write_text(json.dumps(report))
         (tmp_path / name / "config.yaml").touch()
-    rows = summarise(sorted(tmp_path.rglob("report.json")))
+    rows = summarise({path: json.loads(path.read_text()) for path in sorted(tmp_path.rglob("report.json"))})
     assert [(row["name"], row["seeds"]) for row in rows] == [("0", 1), ("a", 2)]
     assert rows[1]["mean_ap"] == pytest.approx((0.3, 0.2 / 2**0.5))
     (tmp_path / "b/0/test").mkdir()
