@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -159,7 +160,7 @@ def peak(n: int, d: int) -> float | None:
         except OSError:
             return None
         before = resident("VmRSS")
-        trained(student, lambda: loss(student, ref_emb=teacher))  # noqa: B023
+        trained(student, partial(loss, student, ref_emb=teacher))
     return (resident("VmHWM") - before) / 1024 - student.nbytes / 2**20
 
 
