@@ -18,17 +18,22 @@ class Batch:
 
     ``images``: (N, 3, H, W) uint8, RGB. ``labels``: (N,) int64 class indices. ``index``: (N,) int64 rows of
     the manifest. ``repeat``: (N,) int64, how often each row came before in the batch of which this may be a part; None
-    where nobody asks.
+    where nobody asks. ``there``: where the images were made on a device, (3, N) int64 on it: index, repeat, and the row
+    of a teacher's kept answers, ``view * images + index``; index and repeat themselves are then on the CPU.
     """
 
     images: Tensor
     labels: Tensor
     index: Tensor
     repeat: Tensor | None = None
+    there: Tensor | None = None
 
     def to(self, device: torch.device | str) -> Batch:
-        """The same batch on another device."""
-        return self._each(lambda column: send(column, torch.device(device)))
+        """The same batch on another device; what is there already is not sent."""
+        device = torch.device(device)
+        if self.there is not None and send(self.images, device) is self.images:
+            return Batch(self.images, self.labels, self.there[0], self.there[1], self.there)
+        return self._each(lambda column: send(column, device))
 
     def pin_memory(self) -> Batch:
         """The same batch in page-locked memory; a DataLoader with ``pin_memory=True`` calls this."""

@@ -182,7 +182,7 @@ def _feed(config: Config, dataset: ImageDataset, sampler: Any, device: torch.dev
         return str(dataset.manifest.path(row))
 
     if config.data.cache == "device":
-        return DirectFeed(device_images(dataset, config.data, config.seed, device).batch, sampler, name_of)
+        return DirectFeed(device_images(dataset, config.data, config.seed, device).batches, sampler, name_of)
     pin = device.type == "cuda"
     if config.data.on_bad_image == "skip":
         dataset = dataset.forgiving()

@@ -16,13 +16,13 @@ from reid_cckd.errors import ConfigError, did_you_mean
 from reid_cckd.splitmix import GOLDEN, mixed, shifted
 
 
-def uniform(seed: int, epoch: int, index: Tensor, repeat: Tensor, draws: int) -> Tensor:
+def uniform(seed: int, epoch: int | Tensor, index: Tensor, repeat: Tensor, draws: int) -> Tensor:
     """(N, draws) numbers in [0, 1) of 24 bits, a function of the arguments alone: the same on any device.
 
-    ``index``, ``repeat``: (N,) int64.
+    ``index``, ``repeat``, and ``epoch`` where it is not one number: (N,) int64.
     """
     state = torch.full_like(index, seed)
-    for part in (torch.full_like(index, epoch), index, repeat):
+    for part in (epoch, index, repeat):
         state = mixed(state * GOLDEN + part)
     counter = torch.arange(1, draws + 1, device=index.device) * GOLDEN
     return shifted(mixed(state[:, None] + counter), 40).float() / 2**24
@@ -133,8 +133,8 @@ class BatchedAugment:
     steps: tuple[Step, ...]
     seed: int = 0
 
-    def __call__(self, images: Tensor, index: Tensor, epoch: int, repeat: Tensor) -> Tensor:
-        """``images``: (N, 3, H, W) uint8; ``index``, ``repeat``: (N,) int64 on the same device."""
+    def __call__(self, images: Tensor, index: Tensor, epoch: int | Tensor, repeat: Tensor) -> Tensor:
+        """``images``: (N, 3, H, W) uint8; the others as in `uniform`, on the same device."""
         chance = uniform(self.seed, epoch, index, repeat, sum(step.draws for step in self.steps))
         for step in self.steps:
             images = step(images, chance[:, : step.draws])

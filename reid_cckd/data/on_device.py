@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 
 import numpy as np
 import torch
@@ -11,6 +12,8 @@ from torch import Tensor
 
 from reid_cckd.batch import Batch, repeats, rows_before, send
 from reid_cckd.data.batched import BatchedAugment
+
+AHEAD = 32 * 2**20  # bytes of images that an accelerator makes in one go: to be told takes it longer than to do it
 
 
 class DeviceImages:
@@ -31,13 +34,37 @@ class DeviceImages:
         self.images = pixels.permute(0, 3, 1, 2).contiguous().to(device)  # two copies here and not on the device
         self.labels, self.augment, self.device = torch.from_numpy(labels).to(device), augment, device
         self.shown = np.arange(len(labels)) if shown is None else shown
+        self.ahead = 1 if device.type == "cpu" else AHEAD // self.images[0].nbytes  # images
+
+    def batches(self, parts: Iterable[Sequence[int]], epoch: int) -> Iterator[Batch]:
+        """The images of each part as they look in this epoch; a row that a part repeats looks different each time.
+
+        An accelerator makes as many batches in one go as stay below ``ahead`` images; what is in them is the same.
+        """
+        rest = iter(parts)
+        for first in rest:
+            more = islice(rest, max(0, self.ahead // max(1, len(first)) - 1))
+            yield from self._together([first, *more], epoch)
 
     def batch(self, rows: Sequence[int], epoch: int) -> Batch:
-        """The images of these rows as they look in this epoch; a row that is repeated looks different each time."""
-        index = self.shown[np.asarray(rows, dtype=np.int64)]
-        repeat = torch.from_numpy(repeats(index, self.shown[rows_before(rows)]))
-        places = send(torch.from_numpy(index), self.device)
-        images = self.images.index_select(0, places)
+        """That of one part."""
+        return next(self.batches([rows], epoch))
+
+    def _together(self, parts: Sequence[Sequence[int]], epoch: int) -> Iterator[Batch]:
+        """One gathering and one augmentation for all the parts, cut apart afterwards."""
+        numbers = torch.from_numpy(np.concatenate([self._numbers(rows) for rows in parts], axis=1))
+        there = send(numbers, self.device)
+        index, repeat, _ = there
+        images = self.images.index_select(0, index)
         if self.augment is not None:
-            images = self.augment(images, places, epoch, send(repeat, self.device))
-        return Batch(images, self.labels.index_select(0, places), torch.from_numpy(index), repeat)
+            images = self.augment(images, index, epoch, repeat)
+        columns = images, self.labels.index_select(0, index), numbers[0], numbers[1]
+        sizes = [len(rows) for rows in parts]
+        cut = [column.split(sizes) for column in columns]
+        return map(Batch, *cut, there.split(sizes, dim=1))
+
+    def _numbers(self, rows: Sequence[int]) -> NDArray[np.int64]:
+        """(3, N) as `Batch.there`."""
+        index = self.shown[np.asarray(rows, dtype=np.int64)]
+        repeat = repeats(index, self.shown[rows_before(rows)])
+        return np.stack([index, repeat, index])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -72,9 +72,12 @@ def naming_lost_workers(when: str) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class DirectFeed:
-    """`TrainingData` whose ``fetch(rows, epoch)`` makes a batch at once, such as of images that lie on the device."""
+    """`TrainingData` whose ``fetch(parts, epoch)`` makes a batch of each part, such as of images on the device.
 
-    fetch: Callable[[list[int], int], Batch]
+    It may ask for parts ahead of the batches that it gives.
+    """
+
+    fetch: Callable[[Iterable[Sequence[int]], int], Iterator[Batch]]
     sampler: EpochSampler
     name_of: Callable[[int], str]
 
@@ -85,8 +88,7 @@ class DirectFeed:
         """The batches of an epoch from number ``start`` on."""
         self.sampler.set_epoch(epoch)
         self.sampler.load_state_dict(self.sampler.state_dict(batches=start))
-        for rows in Share(self.sampler, rank(), world_size()):
-            yield self.fetch(rows, epoch)
+        yield from self.fetch(Share(self.sampler, rank(), world_size()), epoch)
 
     def image_name(self, index: int) -> str:
         """The path of an image, for messages."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from reid_cckd.batch import Batch
 from reid_cckd.commands.test import main as evaluate
 from reid_cckd.commands.train import main as train
+from reid_cckd.data import DeviceImages
 from reid_cckd.engine import Trainer, load_checkpoint
 from tests.accelerator.far import NAME, WAITS
 from tests.commands.conftest import pedestrians, recipe, teacher, write_config  # noqa: F401
@@ -30,16 +32,26 @@ KINDS: dict[str, dict[str, dict[str, object]]] = {
 
 @pytest.fixture
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Where the steps of a training waited for the device, but for the first of an epoch, which reports the balance."""
+    """Where the steps of a training waited for the device, but for the first of an epoch, which reports the balance.
+
+    And where the making of images on it did.
+    """
     found: list[str] = []
-    plain = Trainer._step
+    plain, together = Trainer._step, DeviceImages._together
 
     def step(self: Trainer, loaded: Batch) -> None:
         WAITS.clear()
         plain(self, loaded)
         found.extend(WAITS if self.position.batch else [])
 
+    def make(self: DeviceImages, parts: Sequence[Sequence[int]], epoch: int) -> Iterator[Batch]:
+        WAITS.clear()
+        batches = together(self, parts, epoch)
+        found.extend(WAITS)
+        return batches
+
     monkeypatch.setattr(Trainer, "_step", step)
+    monkeypatch.setattr(DeviceImages, "_together", make)
     return found
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
-from reid_cckd.batch import Part
+from reid_cckd.batch import Batch, Part
 from reid_cckd.data import DeviceImages, build_batched_augment
-from reid_cckd.data.batched import CoarseDropout, Erasing, HorizontalFlip, RandomCrop, uniform
+from reid_cckd.data.batched import BatchedAugment, CoarseDropout, Erasing, HorizontalFlip, RandomCrop, uniform
 from reid_cckd.engine import DirectFeed
 from reid_cckd.errors import ConfigError
 from reid_cckd.samplers import UniformSampler
@@ -75,11 +78,18 @@ def test_boxes_are_whole_inside_and_of_the_sizes_asked_for(step: Erasing | Coars
                 assert 1 <= width <= 3
 
 
-def feed(seed: int = 0, augment: str = "cifar") -> DirectFeed:
+LABELS = np.arange(40) % 4
+
+
+def on_device(seed: int = 0, augment: str = "cifar", shown: NDArray[np.int64] | None = None) -> DeviceImages:
     pixels = torch.randint(0, 256, (40, 8, 8, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    labels = np.arange(40) % 4
-    held = DeviceImages(pixels, labels, CPU, build_batched_augment(augment, (8, 8), seed))
-    return DirectFeed(held.batch, UniformSampler(labels, 8, seed=seed), str)
+    return DeviceImages(pixels, LABELS, CPU, build_batched_augment(augment, (8, 8), seed), shown)
+
+
+def feed(seed: int = 0, ahead: int = 1) -> DirectFeed:
+    held = on_device(seed)
+    held.ahead = ahead
+    return DirectFeed(held.batches, UniformSampler(LABELS, 8, seed=seed), str)
 
 
 def test_an_epoch_repeats_resumes_and_differs_from_the_next() -> None:
@@ -98,13 +108,71 @@ def test_an_epoch_repeats_resumes_and_differs_from_the_next() -> None:
 
 
 def test_a_view_depends_on_its_row_and_not_on_its_batch() -> None:
-    held = feed().fetch
+    held = on_device().batch
     together, alone = held([5, 9, 5], 1), held([9], 1)
     assert torch.equal(together.images[1], alone.images[0])
     assert not torch.equal(together.images[0], together.images[2])  # a repeated image looks different
     part = Part([5])  # of the same batch, on another process
     part.before = [5, 9]
     assert torch.equal(held(part, 1).images[0], together.images[2])
+
+
+def equal(one: Batch, other: Batch) -> bool:
+    """Whether two batches of a device agree in every column."""
+    columns = zip(vars(one).values(), vars(other).values(), strict=True)
+    return all(torch.equal(column, twin) for column, twin in columns)
+
+
+@pytest.mark.parametrize("augment", ["cifar", "reid", "none"])
+@pytest.mark.parametrize("ahead", [1, 5, 8, 11, 1000])
+def test_batches_that_are_made_together_are_those_made_one_by_one(ahead: int, augment: str) -> None:
+    shown = np.arange(40)
+    shown[3] = 7  # a stand-in repeats the image that it shows
+    rest = Part([3, 4])  # of a batch that is shared out
+    rest.before = [3, 7, 8]
+    parts = [[7, 3, 7, 0], [3, 7, 7], rest, [1], [7, 2, 39, 7, 3]]
+    apart, together = (on_device(augment=augment, shown=shown) for _ in range(2))
+    together.ahead = ahead
+    batches = list(together.batches(iter(parts), 3))
+    assert len(batches) == len(parts)
+    for batch, rows in zip(batches, parts, strict=True):
+        assert equal(batch, apart.batch(rows, 3))
+
+
+@pytest.mark.parametrize("ahead", [16, 1000])
+def test_an_epoch_that_is_made_ahead_is_the_same_from_any_batch_on(ahead: int) -> None:
+    for start in (0, 3):
+        pairs = zip(feed().batches(2, start), feed(ahead=ahead).batches(2, start), strict=True)
+        assert all(equal(one, other) for one, other in pairs)
+
+
+def test_an_accelerator_makes_as_many_batches_at_once_as_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    held, sizes = on_device(), list[int]()
+    assert held.augment is not None
+    augment = type(held.augment).__call__
+
+    def spy(self: BatchedAugment, images: torch.Tensor, *rest: Any) -> torch.Tensor:
+        sizes.append(len(images))
+        return augment(self, images, *rest)
+
+    monkeypatch.setattr(BatchedAugment, "__call__", spy)
+    parts = [[0, 1, 2, 3]] * 5
+    for ahead, expected in ((1, [4] * 5), (9, [8, 8, 4]), (20, [20]), (2, [4] * 5)):
+        held.ahead = ahead
+        assert len(list(held.batches(parts, 0))) == 5
+        assert sizes == expected
+        sizes.clear()
+
+
+def test_a_batch_that_lies_on_the_device_takes_its_numbers_along() -> None:
+    batch = on_device().batch([5, 9, 5], 1)
+    moved = batch.to(CPU)
+    assert batch.there is not None
+    assert moved.images is batch.images
+    assert moved.index.data_ptr() == batch.there.data_ptr()  # what is there, not a copy of what is on the host
+    assert moved.index.tolist() == [5, 9, 5]
+    assert moved.repeat is not None
+    assert moved.repeat.tolist() == [0, 0, 1]
 
 
 def test_without_augmentation_the_images_are_untouched() -> None:
