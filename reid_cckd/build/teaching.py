@@ -49,7 +49,7 @@ def build_teacher(
         views = _Views(dataset if settings.mode == "views" else dataset.without_augment(), config)
         layout = Layout(len(dataset), facts["views"], _widths(loaded), settings.cache_dtype)
         found = build_cache(folder, facts, layout, views.batches, lambda images: online.answer(images.to(device)))
-    return CachedTeacher(found)
+    return CachedTeacher(found, found.on(device) if config.data.cache == "device" else None)
 
 
 def _refuse_damaged(dataset: ImageDataset, folder: Path) -> None:

@@ -35,6 +35,11 @@ def pick_device(name: str = "auto") -> torch.device:
     return device
 
 
+def has_room(device: torch.device, size: int) -> bool:
+    """Whether so many bytes take no more than a quarter of the free memory of a GPU; of others nobody asks."""
+    return device.type != "cuda" or 4 * size <= torch.cuda.mem_get_info(device)[0]
+
+
 def autocast(device: torch.device, amp: Amp) -> AbstractContextManager[object]:
     """The context of a network's forward pass; losses always compute in float32.
 

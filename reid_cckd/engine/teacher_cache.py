@@ -12,6 +12,7 @@ import fcntl
 import json
 import os
 import shutil
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -26,6 +27,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from reid_cckd.batch import Batch, Output
+from reid_cckd.engine.device import has_room
 from reid_cckd.engine.distributed import barrier, rank, world_size
 from reid_cckd.errors import DataError, UserError
 from reid_cckd.files import is_full_disk, reserve, write_json
@@ -77,6 +79,14 @@ class TeacherCache:
     def look_up(self, view: NDArray[np.int64], image: NDArray[np.int64]) -> Tensor:
         """(N, width) rows of N views of images, in memory."""
         return torch.from_numpy(self.table[view * self.layout.images + image])
+
+    def on(self, device: torch.device) -> Tensor | None:
+        """All rows on a device, a view of the file on the CPU; None where a GPU has no room for them."""
+        if not has_room(device, self.table.nbytes):
+            return None
+        with warnings.catch_warnings():  # the file is never written to
+            warnings.simplefilter("ignore", UserWarning)
+            return torch.from_numpy(self.table).to(device)
 
 
 def open_cache(folder: Path, facts: Mapping[str, Any]) -> TeacherCache | None:

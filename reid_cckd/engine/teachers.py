@@ -43,11 +43,17 @@ class OnlineTeacher:
 
 @dataclass(frozen=True)
 class CachedTeacher:
-    """Remembers what it said; of M views of an image, the one that this epoch shows the student."""
+    """Remembers what it said; of M views of an image, the one that this epoch shows the student.
+
+    ``held``: all rows on the device, for batches that know theirs there; others are read from disk.
+    """
 
     cache: TeacherCache
+    held: Tensor | None = None
 
     def __call__(self, batch: Batch, images: Tensor, epoch: int) -> Output:
+        if self.held is not None and batch.there is not None:
+            return self.cache.layout.output(self.held.index_select(0, batch.there[2]))
         index: NDArray[np.int64] = batch.index.cpu().numpy()
         repeat = repeats(index) if batch.repeat is None else batch.repeat.cpu().numpy()
         view = (epoch + repeat) % self.cache.layout.views

@@ -14,7 +14,7 @@ from reid_cckd.batch import Batch
 from reid_cckd.commands.test import main as evaluate
 from reid_cckd.commands.train import main as train
 from reid_cckd.data import DeviceImages
-from reid_cckd.engine import Trainer, load_checkpoint
+from reid_cckd.engine import TeacherCache, Trainer, load_checkpoint
 from tests.accelerator.far import NAME, WAITS
 from tests.commands.conftest import pedestrians, recipe, teacher, write_config  # noqa: F401
 
@@ -70,7 +70,10 @@ def test_a_run_is_that_of_the_cpu(
     teacher: Path,  # noqa: F811
     tmp_path: Path,
     waits: list[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    if KINDS[kind].get("data", {}).get("cache") == "device":
+        monkeypatch.delattr(TeacherCache, "look_up")  # answers lie on the device too
     for device in ("cpu", NAME):
         config = configure(pedestrians, teacher, tmp_path / device, **KINDS[kind])
         assert train([config, f"train.device={device}"]) == 0

@@ -63,6 +63,29 @@ def test_every_view_of_every_image_is_found_again(tmp_path: Path) -> None:
         assert output.feature_map is None
 
 
+def test_rows_held_on_the_device_are_those_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = build(tmp_path, Counting())
+    index, repeat, row = torch.tensor([[7, 2, 7], [0, 0, 1], [7 + IMAGES, 2 + IMAGES, 7 + 2 * IMAGES]])
+    there = torch.stack([index, repeat, row])
+    expected = CachedTeacher(cache)(Batch(index, index, index, repeat, there), index, 1)
+    held = CachedTeacher(cache, cache.on(torch.device("cpu")))
+    at_hand = held(Batch(index, index, index, repeat), index, 1)  # a batch that does not know its rows is looked up
+    monkeypatch.delattr(TeacherCache, "look_up")
+    for output in (held(Batch(index, index, index, repeat, there), index, 1), at_hand):
+        assert all(torch.equal(*pair) for pair in zip(output[:3], expected[:3], strict=True))
+
+
+def test_a_gpu_holds_answers_that_take_a_quarter_of_its_free_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache, free = build(tmp_path, Counting()), [0]
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free[0], 10**12))
+    monkeypatch.setattr(torch.Tensor, "to", lambda rows, device: (rows, device.type))
+    for bytes_free, kept in ((4 * cache.table.nbytes - 1, False), (4 * cache.table.nbytes, True)):
+        free[0] = bytes_free
+        assert (cache.on(torch.device("cuda")) is not None) is kept
+
+
 def test_repeats_of_a_part_count_what_came_before_it() -> None:
     assert repeats(np.array([3, 1, 3]), [3, 3, 2]).tolist() == [2, 0, 3]
     assert repeats(np.array([3, 1, 3]), []).tolist() == [0, 0, 1]
