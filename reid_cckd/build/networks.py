@@ -16,7 +16,7 @@ from torch import nn
 from reid_cckd import config as configuration
 from reid_cckd.config import Config
 from reid_cckd.data import UNLABELLED, Manifest
-from reid_cckd.engine import autocast, file_hash, load_checkpoint
+from reid_cckd.engine import autocast, file_hash, in_bfloat16, load_checkpoint
 from reid_cckd.errors import CheckpointError, ConfigError
 from reid_cckd.losses import STAGES
 from reid_cckd.models import Embedder, PublishedClassifier
@@ -155,7 +155,9 @@ def weights_hash(network: nn.Module) -> str:
 def place(network: N, config: Config, device: torch.device) -> N:
     """The network on its device, in the memory order that the configuration asks for: the same to rounding."""
     last = config.train.channels_last
-    if last or (last is None and device.type == "cpu"):
+    if last is None:
+        last = device.type == "cpu" or in_bfloat16(device, config.train.amp)
+    if last:
         network = network.to(memory_format=torch.channels_last)
     return network.to(device)
 

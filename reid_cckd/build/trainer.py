@@ -109,6 +109,7 @@ def build_trainer(
         clip_norm=config.train.clip_norm,
         chunk=config.train.chunk,
         compiled=config.train.compile,
+        recorded=_recorded(config, objective, device),
         look_every=1 if device.type == "cpu" else LOOK_EVERY,
         evaluate_every=config.train.evaluate_every,
         checkpoint_every=config.train.checkpoint_every,
@@ -162,6 +163,20 @@ def _prepared(student: Embedder, config: Config, device: torch.device) -> Embedd
             raise ConfigError("train.sync_bn: torch has it for GPUs only; set it to false on the CPU")
         student = nn.SyncBatchNorm.convert_sync_batchnorm(student)
     return place(student, config, device)
+
+
+def _recorded(config: Config, objective: Objective, device: torch.device) -> bool:
+    """Whether steps are recorded, as is asked for, and can be; elsewhere than on a GPU the wish means nothing."""
+    if not config.train.cuda_graph or device.type != "cuda":
+        return False
+    if world_size() > 1:
+        raise ConfigError("train.cuda_graph: a step of several processes is not recorded; set it to false")
+    if changing := objective.changing():
+        raise ConfigError(
+            f"train.cuda_graph: {', '.join(changing)} computes something else in every step, by a ramp, a miner or a "
+            f"memory, and a recording would repeat the first; set it to false"
+        )
+    return True
 
 
 def _divisible(sampler: Any) -> Any:

@@ -57,6 +57,7 @@ FREE = (
     "train.channels_last",
     "train.checkpoint_every",
     "train.compile",
+    "train.cuda_graph",
     "train.track",
     "teacher.checkpoint",
     "teacher.cache",

@@ -110,6 +110,8 @@ def _cache_contradictions(config: Config, teacher: Teacher) -> Iterator[tuple[st
 
 
 def _device_contradictions(config: Config) -> Iterator[tuple[str, str]]:
+    if config.train.cuda_graph and config.train.chunk is not None:
+        yield "train.cuda_graph", "records a batch in one piece, train.chunk computes it in several; set one of the two"
     if config.evaluation.task == "classification" and not config.objective.cross_entropy:
         yield "objective.cross_entropy", "is what trains the class head that classification is judged by; leave it true"
     if config.data.cache == "device" and config.teacher is not None and config.teacher.mode == "views":

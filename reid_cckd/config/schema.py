@@ -178,7 +178,8 @@ class Train:
     chunk: int | None = bounded(None, at_least=2)  # images whose graph is held at once; null: the whole batch
     sync_bn: bool = False  # batch norms of several processes see the whole batch; on GPUs
     compile: bool = False  # torch.compile the student
-    channels_last: bool | None = None  # memory order of convolutions; null: on a CPU, where most are faster so
+    cuda_graph: bool = False  # on a GPU record a step once and replay it, which small networks gain much from
+    channels_last: bool | None = None  # memory order of convolutions; null: on a CPU and in bfloat16, mostly faster so
     evaluate_every: int = bounded(10, at_least=1)  # epochs; the last is always evaluated
     checkpoint_every: int = bounded(500, at_least=1)  # steps; every epoch's end is always saved
     track: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ()  # where the rows of log.jsonl go as well

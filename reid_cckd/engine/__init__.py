@@ -3,7 +3,7 @@
 from reid_cckd.engine.checkpoint import file_hash, load_checkpoint, save_checkpoint
 from reid_cckd.engine.claims import STALE, claim, is_claimed
 from reid_cckd.engine.cost import count_macs, count_parameters, milliseconds_per_image
-from reid_cckd.engine.device import autocast, pick_device
+from reid_cckd.engine.device import autocast, in_bfloat16, pick_device
 from reid_cckd.engine.distributed import (
     check_alike,
     exchange_rows,
@@ -57,6 +57,7 @@ __all__ = [
     "extract",
     "extract_to",
     "file_hash",
+    "in_bfloat16",
     "is_claimed",
     "is_embeddings",
     "load_checkpoint",

@@ -40,13 +40,17 @@ def has_room(device: torch.device, size: int) -> bool:
     return device.type != "cuda" or 4 * size <= torch.cuda.mem_get_info(device)[0]
 
 
-def autocast(device: torch.device, amp: Amp) -> AbstractContextManager[object]:
-    """The context of a network's forward pass; losses always compute in float32.
+def in_bfloat16(device: torch.device, amp: Amp) -> bool:
+    """Whether networks compute in bfloat16: ``auto`` does on GPUs that have it.
 
-    ``auto`` computes in bfloat16 on GPUs that have it. CPUs gain from it only with special units, so there it is
-    used when asked for.
+    CPUs gain from it only with special units, so there it is used when asked for.
     """
     supported = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-    if amp == "bfloat16" or (amp == "auto" and supported):
+    return amp == "bfloat16" or (amp == "auto" and supported)
+
+
+def autocast(device: torch.device, amp: Amp) -> AbstractContextManager[object]:
+    """The context of a network's forward pass; losses always compute in float32."""
+    if in_bfloat16(device, amp):
         return torch.autocast(device.type, dtype=torch.bfloat16)
     return contextlib.nullcontext()

@@ -15,10 +15,15 @@ if TYPE_CHECKING:  # timm takes as long to import as torch, and most commands do
     from timm.scheduler.scheduler import Scheduler
 
 
+FUSED = (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW)  # which torch has in one operation on a GPU
+
+
 def create_optimizer(
     networks: Sequence[nn.Module], name: str, lr: float, weight_decay: float, options: dict[str, Any]
 ) -> Optimizer:
     """One optimiser over the trainable parameters of all networks (the student, and losses that learn).
+
+    On a GPU in torch's fused form, where it has one and ``options`` say nothing else.
 
     Raises:
         ConfigError: timm has no such optimiser, or it refuses an option.
@@ -30,7 +35,20 @@ def create_optimizer(
         optimizer: Optimizer = create_optimizer_v2(everything, name, lr=lr, weight_decay=weight_decay, **options)
     except (ValueError, TypeError, AssertionError, KeyError, RuntimeError) as error:
         raise ConfigError(f"optim: timm cannot make the optimiser {name!r} with {options}: {error}") from error
+    _fuse(optimizer)
     return optimizer
+
+
+def _fuse(optimizer: Optimizer) -> None:
+    """One operation for all parameters of a GPU, where nobody chose a way to step."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    told = optimizer.defaults
+    chosen = (
+        told.get("fused") is not None or told.get("foreach") or told.get("capturable") or told.get("differentiable")
+    )
+    if isinstance(optimizer, FUSED) and not chosen and all(parameter.is_cuda for parameter in parameters):
+        for group in optimizer.param_groups:
+            group["fused"] = True
 
 
 def moves_rows_apart(name: str, lr: float, weight_decay: float, options: dict[str, Any]) -> bool:

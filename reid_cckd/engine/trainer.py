@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -34,8 +34,9 @@ from reid_cckd.engine.meter import Meter
 from reid_cckd.engine.position import Position
 from reid_cckd.engine.protocols import TrainingData, TrainingObjective
 from reid_cckd.engine.randomness import random_state, restore_state_of_run, set_random_state, states_of_run
+from reid_cckd.engine.recording import RecordedStep, beside
 from reid_cckd.engine.shards import own_states, whole_states
-from reid_cckd.engine.teachers import TeacherSource
+from reid_cckd.engine.teachers import OnlineTeacher, TeacherSource
 from reid_cckd.engine.tracking import Progress, RunLog, RunningMeans
 from reid_cckd.engine.watch import Seen, Watch, not_finite
 from reid_cckd.errors import CheckpointError
@@ -55,6 +56,7 @@ class Trainer:
     which the best checkpoint is chosen, or to none, and there is no best; all processes call it and get the same.
     ``meta`` is stored with every checkpoint: config, number of classes. ``chunk``: images whose graph is held at once;
     None holds the batch's.
+    ``recorded``: all steps but the first of an epoch are replays of a recording (CUDA, one process, no ``chunk``).
     ``look_every``: steps after which their losses are read from the device; a loss that is not finite is found then,
     before anything is saved.
     """
@@ -78,6 +80,7 @@ class Trainer:
     main_score: str = "mean_ap"
     chunk: int | None = None
     compiled: bool = False
+    recorded: bool = False
     look_every: int = 1
     show_balance: Callable[[list[dict[str, Any]]], None] | None = None
     position: Position = field(default_factory=Position)
@@ -88,6 +91,8 @@ class Trainer:
         self.watch = Watch(self.look_every)
         network: nn.Module = torch.compile(self.student) if self.compiled else self.student  # type: ignore[assignment]
         self.forward = show_stages(network, self.device)
+        learning = nn.ModuleList([self.student, cast("nn.Module", self.objective)])
+        self.recording = RecordedStep(self._losses, learning, self.device) if self.recorded else None
         self.meter = Meter(self.device)
         self.shards = self.objective.shards()
         self.log_every = min(LOG_EVERY, self.epochs * len(self.data))  # a shorter run has a row of its end
@@ -161,16 +166,27 @@ class Trainer:
 
     def _step(self, loaded: Batch) -> None:
         """One update; nothing in it waits for the device, except to look at the losses."""
-        step = self.position.step
-        progress = step / (self.epochs * len(self.data))
-        batch = loaded.to(self.device)
+        step, batch = self.position.step, loaded.to(self.device)
+        if self.recording is not None and self.position.batch > 0 and self.recording.fits(batch):
+            self._note(loaded, self.recording(batch, self._kept_answers(loaded, batch)))
+        else:
+            self._differentiate(loaded, batch)
+        average_gradients(parameter for parameter in self.objective.parameters() if parameter not in self.shards)
+        if self.clip_norm is not None:
+            nn.utils.clip_grad_norm_(self.student.parameters(), self.clip_norm)
+        self.optimizer.step()
+        self.schedule.step_update(step + 1)
+        if self.average is not None:
+            self.average.update(self.student, step + 1)
+
+    def _differentiate(self, loaded: Batch, batch: Batch) -> None:
+        """The gradient of a batch on the device."""
+        progress = self._progress()
         teacher = None if self.teacher is None else self.teacher(loaded, batch.images, self.position.epoch)
 
         def loss_of(student: Output) -> Tensor:
             terms = self._terms(student, teacher, batch, progress)
-            self.watch.add(Seen(self.position.epoch, self.position.batch, step, loaded.index, {}), terms)
-            if self.watch.is_due:
-                self._look()
+            self._note(loaded, terms)
             return terms["loss"]
 
         self.optimizer.zero_grad(set_to_none=True)
@@ -180,13 +196,32 @@ class Trainer:
             self._apart_balance(batch, teacher, progress)
             stages = self.objective.stages(progress)
             backward_in_chunks(self.forward, batch.images, self.chunk, stages, loss_of, self.precision)
-        average_gradients(parameter for parameter in self.objective.parameters() if parameter not in self.shards)
-        if self.clip_norm is not None:
-            nn.utils.clip_grad_norm_(self.student.parameters(), self.clip_norm)
-        self.optimizer.step()
-        self.schedule.step_update(step + 1)
-        if self.average is not None:
-            self.average.update(self.student, step + 1)
+
+    def _kept_answers(self, loaded: Batch, batch: Batch) -> Output | None:
+        """What a teacher says that is not asked in the recording itself."""
+        if self.teacher is None or isinstance(self.teacher, OnlineTeacher):
+            return None
+        return self.teacher(loaded, batch.images, self.position.epoch)
+
+    def _losses(self, batch: Batch, answers: Output | None) -> dict[str, Tensor]:
+        """The terms of a batch, as they are recorded: the teacher looks at the images while the student does."""
+        with beside(self.device) as join:
+            if isinstance(self.teacher, OnlineTeacher):
+                answers = self.teacher.answer(batch.images)
+        with self.precision():
+            student = self.forward(batch.images, ALL_STAGES)
+        join()
+        return self._terms(student, answers, batch, self._progress())
+
+    def _progress(self) -> float:
+        """The fraction of the training that is done."""
+        return self.position.step / (self.epochs * len(self.data))
+
+    def _note(self, loaded: Batch, terms: dict[str, Tensor]) -> None:
+        """Remember the losses of this step; when it is time, look at them."""
+        self.watch.add(Seen(self.position.epoch, self.position.batch, self.position.step, loaded.index, {}), terms)
+        if self.watch.is_due:
+            self._look()
 
     def _backward(
         self, batch: Batch, teacher: Output | None, progress: float, loss_of: Callable[[Output], Tensor]

@@ -155,6 +155,14 @@ class Objective(nn.Module):
         """Where in the network the terms look that have a weight after a fraction of the training."""
         return {term.stage for term in self.terms if term.weight_at(progress)} or {"neck"}
 
+    def changing(self) -> list[str]:
+        """Terms that compute something else in every step: by a ramp, a miner, or a memory that the host keeps."""
+        return [
+            term.name
+            for term in self.terms
+            if isinstance(term.weight, Ramp) or term.miner is not None or getattr(term.loss, "memory", None) is not None
+        ]
+
     def shards(self) -> dict[nn.Parameter, range]:
         """Parameters of which this process holds a part, and which rows of the whole these are."""
         held = [(loss, getattr(loss, "shards", {})) for loss in self.modules_by_name.values()]

@@ -15,7 +15,7 @@ from torch import distributed as dist
 from reid_cckd import evaluation as ev
 from reid_cckd.evaluation import rows, sharded
 from reid_cckd.samplers import ClassUniformSampler
-from tests.accelerator.far import DEVICE, NAME, WAITS
+from tests.accelerator.device import DEVICE, NAME, WAITS
 
 RNG = np.random.default_rng(0)
 PEOPLE, WIDTH = 12, 16

@@ -22,7 +22,7 @@ from reid_cckd.losses import (
     PairMemory,
     Term,
 )
-from tests.accelerator.far import DEVICE, WAITS
+from tests.accelerator.device import DEVICE, WAITS
 
 ROWS, WIDTH, CLASSES = 24, 16, 6
 CPU = torch.device("cpu")

@@ -15,7 +15,7 @@ from reid_cckd.commands.test import main as evaluate
 from reid_cckd.commands.train import main as train
 from reid_cckd.data import DeviceImages
 from reid_cckd.engine import TeacherCache, Trainer, load_checkpoint
-from tests.accelerator.far import NAME, WAITS
+from tests.accelerator.device import NAME, WAITS
 from tests.commands.conftest import pedestrians, recipe, teacher, write_config  # noqa: F401
 
 TERMS = [{"name": "mimic", "loss": "cosine_mimic", "weight": 10.0, "on": "neck"}]
@@ -24,6 +24,8 @@ SUR = {"kind": "sur", "num_superclasses": 3, "superclasses_per_batch": 2, "sampl
 AUGMENT = ["HorizontalFlip", {"Erasing": {"fill": [120, 110, 100]}}]
 KINDS: dict[str, dict[str, dict[str, object]]] = {
     "online": {"train": {"clip_norm": 1.0}, "objective": {**CCKD, "correlation": {"memory": 40}}},
+    "recorded": {"train": {"cuda_graph": True}},
+    "recorded, answers kept": {"train": {"cuda_graph": True}, "teacher": {"mode": "views", "views": 2}},
     "in chunks": {"train": {"chunk": 8}},
     "views": {"teacher": {"mode": "views", "views": 2}, "sampler": SUR},
     "clean": {"teacher": {"mode": "clean"}, "data": {"cache": "device", "augment": AUGMENT}},
@@ -32,9 +34,9 @@ KINDS: dict[str, dict[str, dict[str, object]]] = {
 
 @pytest.fixture
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Where the steps of a training waited for the device, but for the first of an epoch, which reports the balance.
+    """Where the steps of a training waited for the device, and where the making of images on it did.
 
-    And where the making of images on it did.
+    But for the first two steps of an epoch: one reports the balance, one may be recorded.
     """
     found: list[str] = []
     plain, together = Trainer._step, DeviceImages._together
@@ -42,7 +44,7 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     def step(self: Trainer, loaded: Batch) -> None:
         WAITS.clear()
         plain(self, loaded)
-        found.extend(WAITS if self.position.batch else [])
+        found.extend(WAITS if self.position.batch > 1 else [])
 
     def make(self: DeviceImages, parts: Sequence[Sequence[int]], epoch: int) -> Iterator[Batch]:
         WAITS.clear()
@@ -59,7 +61,7 @@ def configure(root: Path, checkpoint: Path, output: Path, **sections: Any) -> st
     settings = {"checkpoint": str(checkpoint), "cache": str(output / "answers"), "allow_weak": True}
     everything = {**sections, "teacher": {**settings, **sections.get("teacher", {})}}
     everything.setdefault("objective", CCKD)
-    everything["train"] = {"channels_last": False, **sections.get("train", {})}  # as on a GPU
+    everything["train"] = {"channels_last": False, "amp": "off", **sections.get("train", {})}
     return str(write_config(output.parent / f"{output.name}.yaml", recipe(root, output, **everything)))
 
 

@@ -1,0 +1,116 @@
+"""A step's forward pass, losses and gradient, recorded once as a CUDA graph and replayed with other images.
+
+A small network asks for thousands of short operations a step, each of which the GPU ends sooner than the host issues
+the next. A replay issues them all in one call. What is recorded is what one step did: operations, shapes and places in
+memory; numbers that the host made up, such as a weight that changes, would stay as they were.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from reid_cckd.batch import Batch, Output
+from reid_cckd.engine.randomness import random_state, set_random_state
+from reid_cckd.errors import UserError
+
+WARM_UP = 3  # steps before the recording, in which libraries choose their ways and code is compiled
+
+T = TypeVar("T")
+Losses = Callable[[Batch, Output | None], dict[str, Tensor]]
+Gradients = list[tuple[nn.Parameter, Tensor]]
+
+
+class RecordedStep:
+    """``losses(batch, answers)`` of a batch on the device and what the teacher says of it, and their gradient.
+
+    ``answers`` None: there is no teacher, or ``losses`` asks it itself. The parameters of ``learning`` get gradients.
+    """
+
+    def __init__(self, losses: Losses, learning: nn.Module, device: torch.device) -> None:
+        self.losses, self.learning, self.device = losses, learning, device
+        self.replay: Callable[[], None] | None = None
+
+    def fits(self, batch: Batch) -> bool:
+        """Whether the recording is of batches of this shape, or still to be made."""
+        return self.replay is None or batch.images.shape == self.places[0].shape
+
+    def __call__(self, batch: Batch, answers: Output | None) -> dict[str, Tensor]:
+        """The losses, valid until the next call; all parameters have their gradients.
+
+        Raises:
+            UserError: the first step cannot be recorded.
+        """
+        given = [batch.images, batch.labels, batch.index, *(rows for rows in answers or () if rows is not None)]
+        if self.replay is None:
+            self._record([value.clone() for value in given], answers)
+        assert self.replay is not None
+        for place, value in zip(self.places, given, strict=True):
+            place.copy_(value)
+        self.replay()
+        for parameter, gradient in self.gradients:
+            parameter.grad = gradient
+        return self.terms
+
+    def _record(self, places: list[Tensor], answers: Output | None) -> None:
+        """Record a step that reads its batch from ``places``."""
+        self.places = places
+        rows = iter(places[3:])
+        told = None if answers is None else Output(*(None if it is None else next(rows) for it in answers))  # type: ignore[arg-type]
+        batch = Batch(*places[:3])
+
+        def step() -> tuple[dict[str, Tensor], Gradients]:
+            self.learning.zero_grad(set_to_none=True)  # so that a gradient is written, not added
+            terms = self.losses(batch, told)
+            terms["loss"].backward()
+            gradients = [(it, it.grad) for it in self.learning.parameters() if it.grad is not None]
+            return {name: value.detach() for name, value in terms.items()}, gradients
+
+        with self._without_trace():
+            try:
+                (self.terms, self.gradients), self.replay = record(step, self.device)
+            except RuntimeError as error:
+                reason = " ".join(str(error).split())[:300]
+                raise UserError(
+                    f"train.cuda_graph: a step cannot be recorded ({reason}). The network or a term waits for the "
+                    f"device, or its work depends on what it finds there; set train.cuda_graph: false."
+                ) from error
+
+    @contextlib.contextmanager
+    def _without_trace(self) -> Iterator[None]:
+        """Statistics and random generators are afterwards what they were: to record is not to train."""
+        kept, state = [buffer.clone() for buffer in self.learning.buffers()], random_state(self.device)
+        yield
+        for buffer, value in zip(self.learning.buffers(), kept, strict=True):
+            buffer.copy_(value)
+        set_random_state(self.device, state)
+
+
+def record(step: Callable[[], T], device: torch.device) -> tuple[T, Callable[[], None]]:
+    """What ``step`` returns, tensors that ``replay`` writes anew, and ``replay``."""
+    stream = torch.cuda.Stream(device)
+    stream.wait_stream(torch.cuda.current_stream(device))
+    with torch.cuda.stream(stream):
+        for _ in range(WARM_UP):
+            step()
+    torch.cuda.current_stream(device).wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        result = step()
+    return result, graph.replay
+
+
+@contextlib.contextmanager
+def beside(device: torch.device) -> Iterator[Callable[[], None]]:
+    """Work that a GPU may do at the same time as what follows, up to the call of what this gives."""
+    if device.type != "cuda":
+        yield lambda: None
+        return
+    here, there = torch.cuda.current_stream(device), torch.cuda.Stream(device)
+    there.wait_stream(here)
+    with torch.cuda.stream(there):
+        yield lambda: here.wait_stream(there)

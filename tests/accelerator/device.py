@@ -1,0 +1,31 @@
+"""The accelerator of the checks beside this file: a pretended one, or with ``ACCELERATOR=cuda`` the first GPU.
+
+`WAITS` are the moments at which the device was waited for.
+"""
+
+from __future__ import annotations
+
+import os
+import traceback
+import warnings
+from typing import Any
+
+import torch
+
+if os.environ.get("ACCELERATOR") == "cuda":
+    NAME, DEVICE = "cuda", torch.device("cuda", 0)
+    WAITS: list[str] = []
+
+    def _note(message: Any, *place: Any, **more: Any) -> None:
+        if "synchronizing CUDA operation" in str(message):
+            frames = [frame for frame in traceback.extract_stack() if "/torch/" not in frame.filename]
+            WAITS.append(f"at {frames[-2].filename}:{frames[-2].lineno}")
+
+    torch.backends.cudnn.allow_tf32 = False  # the numbers are compared with those of the CPU
+    torch.cuda.set_sync_debug_mode("warn")
+    warnings.simplefilter("always")
+    warnings.showwarning = _note
+else:
+    from tests.accelerator.far import DEVICE, NAME, WAITS
+
+__all__ = ["DEVICE", "NAME", "WAITS"]
