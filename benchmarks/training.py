@@ -5,7 +5,8 @@ teacher asked at every step, its answers kept of the clean images and of two vie
 way it is usually written (PIL transforms, item() of every loss, accuracy of every batch). With `--repdistiller
 CHECKOUT` that recipe runs in RepDistiller's own loop. Rows say how much of a step is teacher, student, loss and data.
 They take turns, and the median of the turns counts. On a CPU without workers seconds are processor time, so that what
-else runs on the machine counts for little.
+else runs on the machine counts for little. On a GPU the images lie there, and the rows called recorded replay a CUDA
+graph (train.cuda_graph), of which no part can be timed by itself.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import argparse
 import json
 import resource
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from torch import nn
 from training_peers import Clock, Row, repdistiller_epoch, usual_epoch, usual_row
 
 from reid_cckd import build
+from reid_cckd.batch import Batch
 from reid_cckd.config import Config, config_from_dict, to_dict
 from reid_cckd.data import ensure_pedestrians
 from reid_cckd.engine import Trainer, pick_device, save_checkpoint
@@ -54,6 +56,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--workers", type=int, default=0)
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--compile", action="store_true", help="torch.compile the student")
     parser.add_argument("--repdistiller", type=Path, help="a checkout of RepDistiller")
     arguments = parser.parse_args()
     if arguments.quick:
@@ -77,9 +80,10 @@ def measure(arguments: argparse.Namespace, folder: Path) -> list[Row]:
     config = recipe(arguments, folder, "memory" if device.type == "cpu" else "device")
     checkpoint = untrained_teacher(config, folder, arguments.pair)
     turns: list[Callable[[], Row]] = []
-    for name, mode in {"student alone": None, "online": "online", "clean": "clean", "views": "views"}.items():
-        trainer = make_trainer(config, mode, checkpoint, device, arguments.amp)
-        turns.append(partial(timed_trainer, name, trainer, arguments))
+    for recorded in (False, True) if device.type == "cuda" else (False,):
+        for name, mode in {"student alone": None, "online": "online", "clean": "clean", "views": "views"}.items():
+            trainer = make_trainer(config, mode, checkpoint, device, arguments, recorded)
+            turns.append(partial(timed_trainer, name + ", recorded" * recorded, trainer, arguments))
     usual = partial(usual_row, config=config, checkpoint=checkpoint, arguments=arguments, device=device)
     if arguments.repdistiller:
         turns.append(partial(usual, "RepDistiller's loop", epoch=repdistiller_epoch))
@@ -120,8 +124,15 @@ def untrained_teacher(config: Config, folder: Path, pair: str) -> Path:
     return path
 
 
-def make_trainer(config: Config, mode: str | None, checkpoint: Path, device: torch.device, amp: str) -> Trainer:
-    values = to_dict(config)
+def make_trainer(
+    config: Config,
+    mode: str | None,
+    checkpoint: Path,
+    device: torch.device,
+    arguments: argparse.Namespace,
+    recorded: bool,
+) -> Trainer:
+    values, amp = to_dict(config), arguments.amp
     loaded = None
     if mode is not None:
         values["teacher"] = {
@@ -129,10 +140,12 @@ def make_trainer(config: Config, mode: str | None, checkpoint: Path, device: tor
             "mode": mode,
             "views": 2,
             "amp": "off" if amp == "off" else "bfloat16",
+            "cache_dtype": "float32",  # an untrained network may give any number
         }
         values["objective"] = {"alpha": 0.5}
         loaded = build.load_network(checkpoint)
-    values["train"]["amp"] = "bfloat16" if amp == "both" else "off"
+    values["train"] |= {"amp": "bfloat16" if amp == "both" else "off"}
+    values["train"] |= {"compile": arguments.compile, "cuda_graph": recorded}
     chosen = config_from_dict(values, "the benchmark")
     torch.manual_seed(0)
     manifest = build.read_manifest(chosen.data).select("train")
@@ -154,33 +167,50 @@ def timed_trainer(name: str, trainer: Trainer, arguments: argparse.Namespace) ->
     trainer.progress = Progress(arguments.steps, 0, 1, silent=True)
     trainer.position.batch = 1  # the balance of the first batch is not what is measured
     seconds, images = timed_steps(trainer, Clock(trainer.device, arguments.workers))
+    row = {"name": name, "seconds": seconds, "images_per_s": images / seconds}
+    return row | ({} if trainer.recorded else shares(trainer, arguments))
+
+
+def shares(trainer: Trainer, arguments: argparse.Namespace) -> Row:
+    """Who takes which part of a step."""
     clock, teacher, objective = Clock(trainer.device, arguments.workers), trainer.teacher, trainer.objective
     if teacher is not None:
         trainer.teacher = clock.around("teacher", teacher)
     objective.forward = clock.around("loss", type(objective).forward.__get__(objective))
-    timed_steps(trainer, clock)
+    batches = warmed_up(trainer)
+    clock.seconds.clear()
+    while True:
+        with clock("data"):
+            batch = next(batches, None)
+        if batch is None:
+            break
+        with clock("step"):
+            trainer._step(batch)
     trainer.teacher = teacher
     del objective.forward
     whole = clock.seconds["step"] + clock.seconds["data"]
     parts = {part: clock.seconds[part] / whole for part in ("teacher", "loss", "data")}
     parts["student"] = 1 - sum(parts.values())
-    return {"name": name, "seconds": seconds, "images_per_s": images / seconds, **parts}
+    return parts
 
 
 def timed_steps(trainer: Trainer, clock: Clock) -> tuple[float, int]:
+    """Seconds and images of steps between which nobody looks at a clock."""
+    batches = warmed_up(trainer)
+    start = clock.now()
+    images = 0
+    for batch in batches:
+        trainer._step(batch)
+        images += len(batch.index)
+    return clock.now() - start, images
+
+
+def warmed_up(trainer: Trainer) -> Iterator[Batch]:
+    """The batches that are left after the first few."""
     batches = trainer.data.batches(0, 0)
     for _ in range(5):
         trainer._step(next(batches))
-    clock.seconds.clear()
-    start, images = clock.now(), 0
-    while True:
-        with clock("data"):
-            batch = next(batches, None)
-        if batch is None:
-            return clock.now() - start, images
-        with clock("step"):
-            trainer._step(batch)
-        images += len(batch.index)
+    return batches
 
 
 if __name__ == "__main__":
