@@ -44,7 +44,8 @@ class CorrelationCongruenceLoss(BaseMetricLossFunction):  # type: ignore[misc]
         between_weight: weight of pairs of two classes. If the two differ, labels (or mined pairs) are needed.
         project: (student width, teacher width) of a linear layer, trained with the student, on its side.
         memory: past rows against which each batch is correlated too: N x (N + M) pairs. Filled in training mode.
-        compile: generate code with ``torch.compile``, of small batches as a whole; needs a C++ compiler on CPU.
+        compile: generate code with ``torch.compile``, of small batches as a whole; needs a C++ compiler on CPU, Triton
+            on a GPU.
         **kwargs: PML's reducer, embedding_regularizer, embedding_reg_weight, collect_stats.
 
     ``indices_tuple`` (pairs or triplets of any miner) restricts the pairs to those listed, counted once each; an

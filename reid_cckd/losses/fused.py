@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor
 
-from reid_cckd.losses.comparison import CompiledStep, Factors, compare_, whole_fits
+from reid_cckd.losses.comparison import CompiledStep, Factors, compare_, compare_at_once, whole_fits
 from reid_cckd.losses.kernels import Profile, unit_rows
 from reid_cckd.losses.precision import full_precision
 from reid_cckd.losses.tiles import MODERATE, Piece, Rows, tile_of
@@ -102,15 +102,18 @@ class _Sweep:
         """The pairs (i, j) of a tile and (j, i) of what lies right of its ``square_part`` on the diagonal."""
         own, other = (None, None) if weights is None else (weights(i, j), weights(j, i))
         pull, along, across = self._tile(rows, columns, own, other)
-        rest = slice(j.start + square_part, j.stop)
         self.sums[i].add_(along)  # += would copy the result onto itself
-        self.sums[rest].add_(across[square_part:])
+        rest = slice(j.start + square_part, j.stop)
+        beside = rest.start < rest.stop
+        if beside:
+            self.sums[rest].add_(across[square_part:])
         if self.gradient is None:
             return
         if weights is not None or self.upstream is not None:
             pull *= 0.5 * (self._share(i, own) + self._share(j, other).T)
         begun = float(i.start > 0)  # 0 writes over what is there: the first row of tiles is the first to come
-        self.gradient[rest].addmm_(pull[:, square_part:].T, rows[0].rows, beta=begun, alpha=4)
+        if beside:
+            self.gradient[rest].addmm_(pull[:, square_part:].T, rows[0].rows, beta=begun, alpha=4)
         self.gradient[i].addmm_(pull, columns[0].rows, beta=float(begun or j.start > 0), alpha=4)
 
     def against(self, past: Past) -> None:
@@ -141,13 +144,14 @@ class _Sweep:
     ) -> tuple[Tensor, Tensor, Tensor]:
         """D k' of a tile, valid until the next one, and the sums of w D^2 in each of its rows and of its columns."""
         shape = len(rows[0].rows), len(columns[0].rows)
-        one, two, pull = (_scratch.take(name, shape, self.sums) for name in ("one", "two", "pull"))
+        one, two = (_scratch.take(name, shape, self.sums) for name in ("one", "two"))
         for dots, left, right in zip((one, two), rows, columns, strict=True):
             torch.mm(left.rows, right.rows.T, out=dots)
-        tile = self.kernel.profile, one, two, pull, own, other
         if self.kernel.step is None:
-            return pull, *compare_(*tile)
-        return pull, *self.kernel.step.tile(*tile, _factors(rows), _factors(columns))
+            return compare_(self.kernel.profile, one, two, own, other)
+        pull = _scratch.take("pull", shape, self.sums)
+        factors = _factors(rows), _factors(columns)
+        return pull, *self.kernel.step.tile(self.kernel.profile, one, two, pull, own, other, *factors)
 
     def _share(self, i: slice, weights: Tensor | None) -> Tensor:
         """g_i w_ij, to be broadcast over the tile."""
@@ -174,11 +178,16 @@ def _sweep(
 
 
 def _whole(kernel: Kernel, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor] | None:
-    """Row sums and gradient of a batch in one piece of generated code; None where there is none or it does not do."""
-    if kernel.step is None or not whole_fits(student):
+    """Row sums and gradient of a small batch in one piece; None where it is not small, or where that does not do."""
+    if not whole_fits(student, generated=kernel.step is not None):
         return None
+    batch = kernel.profile, student, teacher, kernel.normalize
     with full_precision(student):
-        sums, gradient, longest = kernel.step.whole(kernel.profile, student, teacher, kernel.normalize)
+        if kernel.step is None:
+            return compare_at_once(*batch)
+        if student.device.type != "cpu":
+            return cast(tuple[Tensor, Tensor], kernel.step.at_once(*batch))
+        sums, gradient, longest = kernel.step.whole(*batch)
     return (sums, gradient) if float(longest) < MODERATE else None
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -28,12 +29,12 @@ def inverse_norms(rows: Tensor) -> Tensor:
 
 def inverse(norms: Tensor) -> Tensor:
     """1 / length, 0 for that of a zero row, and NaN where the length is too much for its type."""
-    return torch.where(norms.isinf(), torch.nan, inverse_of_finite(norms))
+    return inverse_of_finite(norms).masked_fill(norms == torch.inf, torch.nan)
 
 
 def inverse_of_finite(norms: Tensor) -> Tensor:
     """`inverse` without a look at what is too long."""
-    return torch.where(norms < EPS, 0.0, 1 / norms.clamp_min(EPS))
+    return norms.clamp_min(EPS).reciprocal().masked_fill(norms < EPS, 0.0)
 
 
 def unit_rows(rows: Tensor) -> Tensor:
@@ -52,36 +53,39 @@ class Polynomial(NamedTuple):
 
     def centred(self, dots: Tensor) -> Tensor:
         """k without its constant, which cancels in a difference and would only cost digits there."""
-        return _horner(self.coefficients[1:], dots) * dots
+        return _horner(self.coefficients[1:].unbind(), dots) * dots
 
-    def slope(self, dots: Tensor) -> Tensor:
-        """k', the derivative, at every dot product."""
-        return _horner(self._slopes(), dots)
-
-    def _slopes(self) -> Tensor:
-        factors = self.coefficients[1:]
-        return factors * torch.arange(1, len(factors) + 1, device=factors.device)
+    def compared(self, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+        """D = k(student) - k(teacher) and D k'(student), in few operations; the two tiles are written over."""
+        *rest, ratio = factors = self.coefficients[1:].unbind()
+        teacher.mul_(_horner(factors, teacher))
+        slope = ratio
+        for coefficient in reversed(rest):  # Horner's rule for k / s and k' at once
+            ratio = torch.addcmul(coefficient, ratio, student)
+            slope = torch.addcmul(ratio, slope, student)
+        difference = student.mul_(ratio).sub_(teacher)
+        return difference, torch.mul(difference, slope, out=teacher)
 
     def compare_(self, student: Tensor, teacher: Tensor, difference: Tensor, pull: Tensor) -> None:
         """Write D = k(student) - k(teacher) and D k'(student); all four tiles are written over, none is made."""
         factors = self.coefficients[1:]
-        _horner_(self._slopes(), student, out=pull)
+        _horner_(factors * torch.arange(1, len(factors) + 1, device=factors.device), student, out=pull)
         _horner_(factors, student, out=difference).mul_(student)
         _horner_(factors, teacher, out=student).mul_(teacher)
         difference.sub_(student)
         pull.mul_(difference)
 
 
-def _horner(coefficients: Tensor, dots: Tensor) -> Tensor:
+def _horner(coefficients: Sequence[Tensor], dots: Tensor) -> Tensor:
     """sum_p coefficients[p] * dots**p."""
-    *rest, value = coefficients.unbind()
+    *rest, value = coefficients
     for coefficient in reversed(rest):
-        value = value * dots + coefficient
+        value = torch.addcmul(coefficient, value, dots)
     return value
 
 
 def _horner_(coefficients: Tensor, dots: Tensor, out: Tensor) -> Tensor:
-    """`_horner`, written to ``out``."""
+    """`_horner` of a vector of coefficients, written to ``out``."""
     *rest, last = coefficients.unbind()
     if not rest:
         return out.fill_(last)
@@ -104,9 +108,10 @@ class Exponential(NamedTuple):
         """k itself: it has no constant."""
         return self.value(dots)
 
-    def slope(self, dots: Tensor) -> Tensor:
-        """k', the derivative, at every dot product."""
-        return self.value(dots) * self.rate
+    def compared(self, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+        """D = k(student) - k(teacher) and D k'(student), to which the two tiles are turned."""
+        self.compare_(student, teacher, difference=teacher, pull=student)
+        return teacher, student
 
     def compare_(self, student: Tensor, teacher: Tensor, difference: Tensor, pull: Tensor) -> None:
         """Write D = k(student) - k(teacher) and D k'(student); all four tiles are written over, none is made."""
@@ -208,14 +213,14 @@ class GaussianRBF(DotKernel):
         return f"gamma={self.gamma!r}, order={self.order}"
 
 
-@functools.lru_cache(maxsize=256)
+@functools.cache
 def constants(numbers: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Numbers on a device, which are brought there once: to bring them makes the device wait."""
+    """Numbers on a device, brought there once, for which it waits, and kept: a recorded graph still reads them."""
     with torch.inference_mode(False):  # a later caller may record gradients
         return torch.tensor(numbers, dtype=dtype).to(device)
 
 
-@functools.lru_cache(maxsize=256)
+@functools.cache
 def known_coefficients(gamma: float, order: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """`taylor_coefficients` of a number."""
     exact = taylor_coefficients(torch.tensor(gamma, dtype=torch.float64), order)

@@ -14,7 +14,7 @@ from reid_cckd.scratch import Scratch
 TILE_ROWS, TILE_COLUMNS = 512, 1024  # on CPU: low tiles waste little beside the diagonal, large ones mean few calls
 EVEN = 32  # a matrix product of so many rows or a multiple of them is the fastest
 COLUMN_ELEMENTS = 2**21  # embeddings that stand for the columns of a tile take at most 8 MB, for its rows a quarter
-ACCELERATOR_TILE_ROWS = 2048  # a tile that keeps an accelerator busy, 16 MB
+ACCELERATOR_TILE = 2048, 4096  # keeps an accelerator busy while the calls for the next are made; four of 32 MB are held
 MODERATE = 1e15  # rows that are no longer have dot products that fit float32
 _scratch = Scratch()
 
@@ -80,7 +80,7 @@ def slices(count: int, size: int) -> list[slice]:
 def tile_of(student: Tensor, teacher: Tensor) -> tuple[int, int]:
     """Rows and columns of a tile: parts of all rows of about one height, several of many, and a multiple of it."""
     count, width = len(student), max(student.shape[1], teacher.shape[1], 1)
-    rows, columns, parts = ACCELERATOR_TILE_ROWS, ACCELERATOR_TILE_ROWS, 2
+    (rows, columns), parts = ACCELERATOR_TILE, 2
     if student.device.type == "cpu":
         rows = min(TILE_ROWS, max(COLUMN_ELEMENTS // (4 * width), 1))
         columns, parts = min(TILE_COLUMNS, COLUMN_ELEMENTS // width), 4

@@ -9,6 +9,8 @@ import pytest
 import torch
 from pytorch_metric_learning.distances import LpDistance
 from torch import Tensor, nn
+from torch.nn.functional import normalize
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from reid_cckd.batch import Output
 from reid_cckd.losses import (
@@ -21,7 +23,10 @@ from reid_cckd.losses import (
     Objective,
     PairMemory,
     Term,
+    comparison,
+    tiles,
 )
+from reid_cckd.scratch import Scratch
 from tests.accelerator.device import DEVICE, WAITS
 
 ROWS, WIDTH, CLASSES = 24, 16, 6
@@ -80,6 +85,73 @@ def test_a_loss_is_that_of_the_cpu_and_waits_for_nothing(name: str) -> None:
         far_value, far_gradient = call(there, name, DEVICE, seed)
         torch.testing.assert_close(far_value, value)
         torch.testing.assert_close(far_gradient, gradient)
+
+
+@pytest.mark.parametrize("name", ["taylor", "exact", "bilinear", "weights"])
+def test_a_loss_by_tiles_is_that_of_the_cpu(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(comparison, "MOST_AT_ONCE", 0)
+    monkeypatch.setattr(tiles, "EVEN", 1)
+    monkeypatch.setattr(tiles, "ACCELERATOR_TILE", (5, 10))
+    test_a_loss_is_that_of_the_cpu_and_waits_for_nothing(name)
+
+
+@pytest.mark.parametrize(("most", "at_once"), [(ROWS - 1, False), (ROWS, True)])
+def test_generated_code_compares_a_small_batch_at_once(
+    most: int, at_once: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No code is generated for this device, so that both functions stand for themselves."""
+    monkeypatch.setattr(comparison, "MOST_GENERATED", most)
+    monkeypatch.setattr(comparison, "_compiled", lambda function: function)
+    there, here = (CorrelationCongruenceLoss(compile=compile) for compile in (True, False))
+    calls: list[int] = []
+    monkeypatch.setattr(there.step, "at_once", lambda *batch: calls.append(1) or comparison.compare_at_once(*batch))
+    for seed in (0, 1):
+        for found, wanted in zip(call(there, "", DEVICE, seed), call(here, "", CPU, seed), strict=True):
+            torch.testing.assert_close(found, wanted)
+    assert bool(calls) is at_once
+
+
+class Operations(TorchDispatchMode):  # type: ignore[misc]
+    """Counts those that are called, on the way back too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, op: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += 1
+        return op(*args, **(kwargs or {}))
+
+
+def operations(work: Callable[[], Tensor]) -> int:
+    """How many a value and its gradient take."""
+    work().backward()  # constants
+    with Operations() as made:
+        work().backward()
+    return made.count
+
+
+@pytest.mark.parametrize("name", ["taylor", "exact", "bilinear"])
+def test_a_small_batch_takes_half_the_operations_of_the_formula(name: str) -> None:
+    """There the calls are what takes the time."""
+    student, teacher = (torch.randn(ROWS, WIDTH).to(DEVICE) for _ in range(2))
+    loss, student = CORRELATION[name](), student.requires_grad_()
+
+    def formula() -> Tensor:
+        one, two = (normalize(rows) @ normalize(rows).T for rows in (student, teacher))
+        kernels = [0.4 * (1 + dots * (0.8 + dots * 0.32)) for dots in (one, two)]
+        return (kernels[0] - kernels[1]).square().mean()
+
+    assert operations(lambda: loss(student, ref_emb=teacher)) < 0.6 * operations(formula)
+
+
+def test_memory_to_work_in_is_left_to_torch() -> None:
+    """Which keeps that of a recorded CUDA graph for it: later calls, larger ones too, get other memory."""
+    scratch, like = Scratch(), torch.zeros(1).to(DEVICE)
+    first = scratch.take("a", (4,), like)
+    first.fill_(1)
+    scratch.take("a", (4,), like).fill_(2)
+    assert first.cpu().tolist() == [1, 1, 1, 1]
 
 
 def test_a_second_derivative_is_that_of_the_cpu() -> None:

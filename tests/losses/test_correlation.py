@@ -18,6 +18,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from reid_cckd.losses import MMD, Bilinear, CorrelationCongruenceLoss, GaussianRBF, PairMemory, tiles
+from reid_cckd.losses.comparison import CompiledStep, compare_at_once
+from reid_cckd.losses.kernels import DotKernel
 from tests.reference import correlation as twin
 
 KERNELS: dict[str, tuple[Callable[[], Any], Callable[..., float], bool]] = {  # make, twin, rows at unit length
@@ -439,6 +441,62 @@ def test_compiled_losses_stay_compiled_for_batches_of_other_sizes() -> None:
     first, second = (after - before for before, after in itertools.pairwise(compiled))
     assert 2 <= first <= 4  # a batch without a past as a whole, and tiles
     assert 2 <= second <= first  # torch gives up after eight of one code, so losses do not share it
+
+
+# what accelerators do with a small batch, tried on the CPU
+AT_ONCE = [name for name, (make, _, _) in KERNELS.items() if isinstance(make(), DotKernel)]
+
+
+def at_once(name: str, student: Tensor, teacher: Tensor, compare: Any = compare_at_once) -> tuple[Tensor, Tensor]:
+    """The loss of each row, and the gradient of their sum."""
+    kernel = KERNELS[name][0]()
+    batch = kernel.profile(teacher), student.clone(), teacher.clone(), kernel.normalize_embeddings
+    sums, gradient = compare(*batch)
+    return sums / len(student), gradient / len(student)
+
+
+@pytest.mark.parametrize("name", AT_ONCE)
+def test_a_batch_compared_at_once_equals_the_twin(name: str) -> None:
+    student, teacher = rows(19, width=6), rows(19, width=4, seed=1)
+    found, _ = at_once(name, student, teacher)
+    np.testing.assert_allclose(found, expected(name, student, teacher), rtol=1e-10, atol=1e-15)
+
+
+@pytest.mark.parametrize("name", AT_ONCE)
+def test_a_batch_compared_at_once_equals_its_tiles(name: str) -> None:
+    student, teacher = rows(19, width=6).requires_grad_(), rows(19, width=4, seed=1)
+    student.data[2] = teacher[4] = 0
+    found, gradient = at_once(name, student.detach(), teacher)
+    by_tiles = values(CorrelationCongruenceLoss(KERNELS[name][0](), reducer=ROWS), student, ref_emb=teacher)
+    by_tiles.sum().backward()
+    torch.testing.assert_close(found, by_tiles.detach(), rtol=1e-10, atol=1e-15)
+    torch.testing.assert_close(gradient, student.grad, rtol=1e-10, atol=1e-13)
+
+
+@pytest.fixture(scope="module")
+def generated() -> CompiledStep:
+    return CompiledStep()
+
+
+@pytest.mark.parametrize("is_generated", [False, True])
+@pytest.mark.parametrize("name", ["taylor 2", "exact", "bilinear"])
+def test_float32_at_once_is_exact_to_a_millionth(name: str, is_generated: bool, generated: CompiledStep) -> None:
+    student, teacher = rows(200, width=256), rows(200, width=384, seed=1)
+    student = (student + 2 * student[:1]).float()  # correlations away from zero
+    teacher = teacher.float()
+    found, gradient = at_once(name, student, teacher, generated.at_once if is_generated else compare_at_once)
+    exact, exact_gradient = at_once(name, student.double(), teacher.double())
+    np.testing.assert_allclose(found.mean(), expected(name, student, teacher).mean(), rtol=1e-6)
+    assert (found - exact).norm() < 1e-6 * exact.norm()
+    assert (gradient - exact_gradient).norm() < 1e-6 * exact_gradient.norm()
+
+
+def test_a_row_too_long_for_its_type_is_undefined_at_once() -> None:
+    student, teacher = rows(6).float(), rows(6, seed=1).float()
+    student[3] = 1e30
+    found, gradient = at_once("taylor 2", student, teacher)
+    assert found.isnan().all()
+    assert gradient.isnan().all()
 
 
 def bad(change: str) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -8,7 +8,7 @@ import torch
 from pytorch_metric_learning import losses, miners
 
 from reid_cckd.losses import MMD, Bilinear, CorrelationCongruenceLoss, GaussianRBF
-from reid_cckd.losses.kernels import median_gamma, unit_rows
+from reid_cckd.losses.kernels import constants, median_gamma, unit_rows
 from tests.reference import correlation as twin
 
 KERNELS = {
@@ -171,3 +171,12 @@ def test_rows_whose_length_overflows_are_refused_and_no_zero_rows(scale: float) 
         with pytest.raises(ValueError, match="kernel values are not"):
             CorrelationCongruenceLoss()(pair[0], ref_emb=pair[1])
     assert bool(unit_rows(student).isnan().all())
+
+
+def test_constants_are_made_once_and_kept() -> None:
+    """A recorded CUDA graph goes on to read them where they were."""
+    place = torch.float32, torch.device("cpu")
+    first = constants((0.25, 0.5), *place)
+    for number in range(300):
+        constants((float(number),), *place)
+    assert constants((0.25, 0.5), *place) is first
