@@ -75,7 +75,7 @@ def device_images(dataset: ImageDataset, data: configuration.Data, seed: int, de
     """The images of a data set, decoded and moved to the device, with the augmentation of ``data``."""
     augment, pixels = build_batched_augment(data.augment, data.image_size, seed), dataset.decoded
     try:
-        return DeviceImages(pixels, dataset.labels, device, augment, dataset.shown)
+        return DeviceImages(pixels, dataset.labels, device, augment, dataset.shown, dataset.views)
     except torch.OutOfMemoryError as error:
         need = pixels.nbytes / 1e6
         raise ConfigError(f"data.cache: {need:,.0f} MB of images do not fit on {device}; set cache: memory.") from error

@@ -17,7 +17,7 @@ from reid_cckd.batch import Batch
 from reid_cckd.build.networks import Loaded, teacher_precision
 from reid_cckd.build.numbering import Numbering
 from reid_cckd.config import Config
-from reid_cckd.data import ImageDataset, collate, limit_threads
+from reid_cckd.data import DeviceImages, ImageDataset, collate, limit_threads
 from reid_cckd.engine import CachedTeacher, Layout, OnlineTeacher, TeacherSource, build_cache, open_cache
 from reid_cckd.engine.feed import naming_lost_workers
 from reid_cckd.errors import DataError
@@ -25,9 +25,15 @@ from reid_cckd.models import Teacher
 
 
 def build_teacher(
-    config: Config, loaded: Loaded, teacher: Teacher, dataset: ImageDataset, numbering: Numbering, device: torch.device
+    config: Config,
+    loaded: Loaded,
+    teacher: Teacher,
+    dataset: ImageDataset,
+    numbering: Numbering,
+    device: torch.device,
+    held: DeviceImages | None = None,
 ) -> TeacherSource:
-    """Whom the student asks; a cache that is missing is computed now.
+    """Whom the student asks; a cache that is missing is computed now. ``held``: the images, if they are on the device.
 
     Raises:
         UserError: the cache in the folder is of something else, or there is no room for one; or it is missing and an
@@ -46,10 +52,11 @@ def build_teacher(
     found = open_cache(folder, facts)
     if found is None:
         _refuse_damaged(dataset, folder)
-        views = _Views(dataset if settings.mode == "views" else dataset.without_augment(), config)
+        augmented = dataset if held is None else held
+        views = _Views(augmented if settings.mode == "views" else dataset.without_augment(), config)
         layout = Layout(len(dataset), facts["views"], _widths(loaded), settings.cache_dtype)
         found = build_cache(folder, facts, layout, views.batches, lambda images: online.answer(images.to(device)))
-    return CachedTeacher(found, found.on(device) if config.data.cache == "device" else None)
+    return CachedTeacher(found, None if held is None else found.on(device))
 
 
 def _refuse_damaged(dataset: ImageDataset, folder: Path) -> None:
@@ -66,16 +73,19 @@ def _refuse_damaged(dataset: ImageDataset, folder: Path) -> None:
 class _Views:
     """All images of a data set, as they look in one epoch."""
 
-    dataset: ImageDataset
+    images: ImageDataset | DeviceImages
     config: Config
 
     def batches(self, view: int, parts: Sequence[range]) -> Iterator[Batch]:
         """The images of the parts in order; no batch is across two of them."""
-        self.dataset.set_epoch(view)
         size, workers = self.config.evaluation.batch_size, self.config.data.workers
         rows = [part[start : start + size] for part in parts for start in range(0, len(part), size)]
+        if isinstance(self.images, DeviceImages):
+            yield from self.images.batches(rows, view)
+            return
+        self.images.set_epoch(view)
         loader = DataLoader(
-            self.dataset,
+            self.images,
             batch_sampler=rows,  # type: ignore[arg-type]
             num_workers=workers,
             collate_fn=collate,
@@ -98,6 +108,7 @@ def _facts(
     with teacher_precision(config, device)():
         computed_in = torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else torch.float32
     augmented = settings.mode == "views"
+    drawn = {"drawn_on": device.type} if augmented and config.data.cache == "device" else {}  # its own views
     return {
         "teacher": loaded.sha256,
         "images": images,
@@ -107,4 +118,5 @@ def _facts(
         "views": settings.views if augmented else 1,
         "dtype": settings.cache_dtype,
         "precision": str(computed_in).removeprefix("torch."),
+        **drawn,
     }

@@ -22,7 +22,7 @@ from reid_cckd.build.objective import build_objective
 from reid_cckd.build.sampling import build_sampler
 from reid_cckd.build.teaching import build_teacher
 from reid_cckd.config import Config
-from reid_cckd.data import ImageDataset, Manifest, collate, limit_threads
+from reid_cckd.data import DeviceImages, ImageDataset, Manifest, collate, limit_threads
 from reid_cckd.engine import (
     DirectFeed,
     Feed,
@@ -70,7 +70,8 @@ def build_trainer(
     student = _prepared(build_network(config, len(classes)), config, device)
     frozen = None if teacher is None else place(Teacher(teacher.network), config, device)
     objective = build_objective(config, classes.tolist(), student, teacher, len(manifest)).to(device)
-    feed = _feed(config, dataset, _divisible(build_sampler(config, dataset, frozen, device)), device)
+    held = device_images(dataset, config.data, config.seed, device) if config.data.cache == "device" else None
+    feed = _feed(config, dataset, held, _divisible(build_sampler(config, dataset, frozen, device)), device)
     if rank() > 0:  # networks begin alike on all processes, but dropout does not go on alike
         torch.manual_seed(config.seed + rank())
     optim, optimizer = config.optim, _optimizer(config, student, objective)
@@ -79,7 +80,7 @@ def build_trainer(
         student=student,
         teacher=None
         if frozen is None or teacher is None
-        else build_teacher(config, teacher, frozen, dataset, numbering, device),
+        else build_teacher(config, teacher, frozen, dataset, numbering, device, held),
         objective=objective,
         data=feed,
         optimizer=optimizer,
@@ -190,14 +191,16 @@ def _divisible(sampler: Any) -> Any:
     return sampler
 
 
-def _feed(config: Config, dataset: ImageDataset, sampler: Any, device: torch.device) -> Feed | DirectFeed:
+def _feed(
+    config: Config, dataset: ImageDataset, held: DeviceImages | None, sampler: Any, device: torch.device
+) -> Feed | DirectFeed:
     """Batches by workers, or on the device itself."""
 
     def name_of(row: int) -> str:
         return str(dataset.manifest.path(row))
 
-    if config.data.cache == "device":
-        return DirectFeed(device_images(dataset, config.data, config.seed, device).batches, sampler, name_of)
+    if held is not None:
+        return DirectFeed(held.batches, sampler, name_of)
     pin = device.type == "cuda"
     if config.data.on_bad_image == "skip":
         dataset = dataset.forgiving()

@@ -114,8 +114,6 @@ def _device_contradictions(config: Config) -> Iterator[tuple[str, str]]:
         yield "train.cuda_graph", "records a batch in one piece, train.chunk computes it in several; set one of the two"
     if config.evaluation.task == "classification" and not config.objective.cross_entropy:
         yield "objective.cross_entropy", "is what trains the class head that classification is judged by; leave it true"
-    if config.data.cache == "device" and config.teacher is not None and config.teacher.mode == "views":
-        yield "teacher.mode", "views are made of single images, data.cache: device draws others; set one of the two"
 
 
 def _task_contradictions(evaluation: Evaluation) -> Iterator[tuple[str, str]]:

@@ -20,7 +20,8 @@ class DeviceImages:
     """N decoded images as one (N, 3, H, W) uint8 tensor on ``device``.
 
     ``pixels``: (N, H, W, 3) uint8, as decoding leaves them. ``labels``: (N,) int64. ``shown``: (N,) int64, the row to
-    show for each; None shows itself.
+    show for each; None shows itself. ``views=M`` leaves M augmentations of each image: epoch e shows view e mod M,
+    and a repeated image the next one.
     """
 
     def __init__(
@@ -30,9 +31,11 @@ class DeviceImages:
         device: torch.device,
         augment: BatchedAugment | None,
         shown: NDArray[np.int64] | None = None,
+        views: int | None = None,
     ) -> None:
         self.images = pixels.permute(0, 3, 1, 2).contiguous().to(device)  # two copies here and not on the device
         self.labels, self.augment, self.device = torch.from_numpy(labels).to(device), augment, device
+        self.views = views
         self.shown = np.arange(len(labels)) if shown is None else shown
         self.ahead = 1 if device.type == "cpu" else AHEAD // self.images[0].nbytes  # images
 
@@ -52,19 +55,22 @@ class DeviceImages:
 
     def _together(self, parts: Sequence[Sequence[int]], epoch: int) -> Iterator[Batch]:
         """One gathering and one augmentation for all the parts, cut apart afterwards."""
-        numbers = torch.from_numpy(np.concatenate([self._numbers(rows) for rows in parts], axis=1))
+        numbers = torch.from_numpy(np.concatenate([self._numbers(rows, epoch) for rows in parts], axis=1))
         there = send(numbers, self.device)
-        index, repeat, _ = there
+        index, repeat, row = there
         images = self.images.index_select(0, index)
-        if self.augment is not None:
+        if self.augment is not None and self.views is None:
             images = self.augment(images, index, epoch, repeat)
+        elif self.augment is not None:
+            images = self.augment(images, index, row // len(self.labels), torch.zeros_like(repeat))
         columns = images, self.labels.index_select(0, index), numbers[0], numbers[1]
         sizes = [len(rows) for rows in parts]
         cut = [column.split(sizes) for column in columns]
         return map(Batch, *cut, there.split(sizes, dim=1))
 
-    def _numbers(self, rows: Sequence[int]) -> NDArray[np.int64]:
+    def _numbers(self, rows: Sequence[int], epoch: int) -> NDArray[np.int64]:
         """(3, N) as `Batch.there`."""
         index = self.shown[np.asarray(rows, dtype=np.int64)]
         repeat = repeats(index, self.shown[rows_before(rows)])
-        return np.stack([index, repeat, index])
+        view = 0 if self.views is None else (epoch + repeat) % self.views
+        return np.stack([index, repeat, view * len(self.shown) + index])

@@ -21,14 +21,16 @@ from tests.commands.conftest import pedestrians, recipe, teacher, write_config  
 TERMS = [{"name": "mimic", "loss": "cosine_mimic", "weight": 10.0, "on": "neck"}]
 CCKD = {"alpha": 0.5, "beta": 100.0, "correlate": "neck", "terms": TERMS}
 SUR = {"kind": "sur", "num_superclasses": 3, "superclasses_per_batch": 2, "samples_per_superclass": 8}
-AUGMENT = ["HorizontalFlip", {"Erasing": {"fill": [120, 110, 100]}}]
+ON_DEVICE = {"cache": "device", "augment": ["HorizontalFlip", {"Erasing": {"fill": [120, 110, 100]}}]}
+REPEATING = {"classes_per_batch": 4, "samples_per_class": 10}  # of eight images
 KINDS: dict[str, dict[str, dict[str, object]]] = {
     "online": {"train": {"clip_norm": 1.0}, "objective": {**CCKD, "correlation": {"memory": 40}}},
     "recorded": {"train": {"cuda_graph": True}},
     "recorded, answers kept": {"train": {"cuda_graph": True}, "teacher": {"mode": "views", "views": 2}},
     "in chunks": {"train": {"chunk": 8}},
     "views": {"teacher": {"mode": "views", "views": 2}, "sampler": SUR},
-    "clean": {"teacher": {"mode": "clean"}, "data": {"cache": "device", "augment": AUGMENT}},
+    "clean": {"teacher": {"mode": "clean"}, "data": ON_DEVICE},
+    "views on the device": {"teacher": {"mode": "views", "views": 2}, "data": ON_DEVICE, "sampler": REPEATING},
 }
 
 

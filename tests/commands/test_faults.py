@@ -52,8 +52,8 @@ def record(patch: pytest.MonkeyPatch) -> list[Batch]:
 def distilled(root: Path, teacher: Path, output: Path, cache: str) -> dict[str, object]:
     """A recipe in which much goes by the numbers of images: kept answers, CRD's banks, batches."""
     crd = {"name": "crd", "loss": "crd", "options": {"negatives": 8}}
-    mode = {"mode": "clean"} if cache == "device" else {"mode": "views", "views": 2}
-    asked = {"checkpoint": str(teacher), "allow_weak": True, "cache": str(output.parent / "answers"), **mode}
+    mode = {"mode": "views", "views": 2, "cache": str(output.parent / "answers")}
+    asked = {"checkpoint": str(teacher), "allow_weak": True, **mode}
     parts = {"teacher": asked, "objective": {"alpha": 0.5, "terms": [crd]}, "train": {"checkpoint_every": 20}}
     return recipe(root, output, data={"cache": cache}, **parts)
 

@@ -11,11 +11,13 @@ import pytest
 import timm
 import torch
 
-from reid_cckd.batch import Output
+from reid_cckd.batch import Batch, Output
+from reid_cckd.build import read_manifest
 from reid_cckd.build import trainer as build_trainer_module
 from reid_cckd.commands.train import main as train_main
 from reid_cckd.config import load_config
-from reid_cckd.engine import CachedTeacher, OnlineTeacher, load_checkpoint
+from reid_cckd.data import ImageDataset
+from reid_cckd.engine import CachedTeacher, OnlineTeacher, TeacherCache, load_checkpoint
 from reid_cckd.models import Teacher
 from tests.commands.conftest import recipe, write_config
 
@@ -79,6 +81,53 @@ def test_views_are_what_the_student_sees(
     for one, other in zip(cached, online, strict=True):
         for name in ("ce", "kd", "cc", "mimic"):
             assert one[name]["value"] == pytest.approx(other[name]["value"], rel=1e-3)
+
+
+@pytest.mark.parametrize("mode", ["clean", "views"])
+def test_answers_kept_are_those_to_the_images_that_the_device_draws(
+    pedestrians: Path, teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    networks, repeated, epochs = list[Teacher](), list[int](), set[int]()
+    look_up, build_teacher = CachedTeacher.__call__, build_trainer_module.build_teacher
+
+    def with_network(settings: Any, loaded: Any, network: Teacher, *rest: Any) -> Any:
+        networks.append(network)
+        return build_teacher(settings, loaded, network, *rest)
+
+    def compared(self: CachedTeacher, batch: Batch, images: torch.Tensor, epoch: int) -> Output:
+        assert batch.repeat is not None
+        kept = look_up(self, batch, images, epoch)
+        pixels = images if mode == "views" else plain[batch.index]
+        with torch.no_grad():
+            asked = networks[0](pixels)
+        for one, other in zip(kept[:3], asked[:3], strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+        repeated.append(int(batch.repeat.max()))
+        epochs.add(epoch)
+        return kept
+
+    config = configure(pedestrians, teacher, tmp_path, mode=mode, views=3)
+    images = read_manifest(load_config(config).data).select("train")
+    plain = ImageDataset(images, images.labels, (32, 16), cache="memory").decoded.permute(0, 3, 1, 2)
+    monkeypatch.setattr(build_trainer_module, "build_teacher", with_network)
+    monkeypatch.setattr(CachedTeacher, "__call__", compared)
+    monkeypatch.delattr(TeacherCache, "look_up")
+    arguments = ["data.cache=device", "train.epochs=4", "sampler.samples_per_class=10"]  # of eight images
+    assert train_main([str(config), *arguments]) == 0
+    assert epochs == {0, 1, 2, 3}
+    assert min(repeated) == 1
+
+
+def test_views_that_the_device_draws_are_kept_apart(
+    pedestrians: Path, teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = configure(pedestrians, teacher, tmp_path, mode="views", views=2)
+    assert train_main([str(config), "train.epochs=1"]) == 0
+    arguments = ["train.epochs=1", "data.cache=device", f"output={tmp_path / 'other'}"]
+    assert train_main([str(config), *arguments]) == 2
+    assert "drawn_on: None, and this run's is 'cpu'" in capsys.readouterr().err
+    cache = json.loads((tmp_path / "answers" / "cache.json").read_text())
+    assert "drawn_on" not in cache["facts"]  # what was kept before there was this stays valid
 
 
 def test_a_clean_cache_is_built_once_and_shared(

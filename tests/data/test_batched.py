@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -81,9 +82,11 @@ def test_boxes_are_whole_inside_and_of_the_sizes_asked_for(step: Erasing | Coars
 LABELS = np.arange(40) % 4
 
 
-def on_device(seed: int = 0, augment: str = "cifar", shown: NDArray[np.int64] | None = None) -> DeviceImages:
+def on_device(
+    seed: int = 0, augment: str = "cifar", shown: NDArray[np.int64] | None = None, views: int | None = None
+) -> DeviceImages:
     pixels = torch.randint(0, 256, (40, 8, 8, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    return DeviceImages(pixels, LABELS, CPU, build_batched_augment(augment, (8, 8), seed), shown)
+    return DeviceImages(pixels, LABELS, CPU, build_batched_augment(augment, (8, 8), seed), shown, views)
 
 
 def feed(seed: int = 0, ahead: int = 1) -> DirectFeed:
@@ -123,20 +126,33 @@ def equal(one: Batch, other: Batch) -> bool:
     return all(torch.equal(column, twin) for column, twin in columns)
 
 
+@pytest.mark.parametrize("views", [None, 2])
 @pytest.mark.parametrize("augment", ["cifar", "reid", "none"])
 @pytest.mark.parametrize("ahead", [1, 5, 8, 11, 1000])
-def test_batches_that_are_made_together_are_those_made_one_by_one(ahead: int, augment: str) -> None:
+def test_batches_that_are_made_together_are_those_made_one_by_one(ahead: int, augment: str, views: int | None) -> None:
     shown = np.arange(40)
     shown[3] = 7  # a stand-in repeats the image that it shows
     rest = Part([3, 4])  # of a batch that is shared out
     rest.before = [3, 7, 8]
     parts = [[7, 3, 7, 0], [3, 7, 7], rest, [1], [7, 2, 39, 7, 3]]
-    apart, together = (on_device(augment=augment, shown=shown) for _ in range(2))
+    apart, together = (on_device(augment=augment, shown=shown, views=views) for _ in range(2))
     together.ahead = ahead
     batches = list(together.batches(iter(parts), 3))
     assert len(batches) == len(parts)
     for batch, rows in zip(batches, parts, strict=True):
         assert equal(batch, apart.batch(rows, 3))
+
+
+def test_of_some_views_an_epoch_shows_one_and_a_repeat_the_next() -> None:
+    free, held = on_device(), on_device(views=3)
+    views = [free.batch(range(40), view) for view in range(3)]
+    for epoch in range(4):
+        batch = held.batch([5, 9, 5, 5, 5], epoch)
+        expected = [(epoch + repeat) % 3 for repeat in (0, 0, 1, 2, 3)]
+        assert batch.there is not None
+        assert batch.there[2].tolist() == [40 * view + row for view, row in zip(expected, (5, 9, 5, 5, 5), strict=True)]
+        for image, view, row in zip(batch.images, expected, batch.index.tolist(), strict=True):
+            assert torch.equal(image, views[view].images[row])
 
 
 @pytest.mark.parametrize("ahead", [16, 1000])
@@ -166,6 +182,8 @@ def test_an_accelerator_makes_as_many_batches_at_once_as_fit(monkeypatch: pytest
 
 def test_a_batch_that_lies_on_the_device_takes_its_numbers_along() -> None:
     batch = on_device().batch([5, 9, 5], 1)
+    assert batch.there is not None
+    batch = replace(batch, there=batch.there.clone())  # as on a device of its own
     moved = batch.to(CPU)
     assert batch.there is not None
     assert moved.images is batch.images
