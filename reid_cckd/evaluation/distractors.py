@@ -164,14 +164,17 @@ class Pass:
                 self.above[pairs] += count_above(similarities, self.pairs.scores[pairs], rows)[0]
 
     def _count_on_device(self, scores: Tensor, tile: _Tile, first: int) -> None:
-        """The same counts, of all pairs."""
-        scores = scores / tile.lengths
+        """The same in place, all at once."""
+        scores /= tile.lengths
         if tile.wrong is not None:
-            scores[:, tile.wrong] = -torch.inf
-        self.highest.add(scores[scores > float(self.highest.least)].cpu().numpy())
-        bounds = self.pairs.bounds[first : first + len(scores) + 1]
-        own, rows = slice(bounds[0], bounds[-1]), np.repeat(np.arange(len(scores)), np.diff(bounds))
-        self.above[own] += count_above_on_device(scores, self.pairs.scores[own], rows)[0]
+            scores.masked_fill_(tile.wrong, -torch.inf)
+        best = scores[scores > float(self.highest.least)]
+        if len(best) > self.highest.size:  # as at first, when little is known
+            best = best.topk(self.highest.size, sorted=False).values
+        self.highest.add(best.cpu().numpy())
+        pairs, rows = self._open_pairs(first, first + len(scores))
+        if len(pairs):
+            self.above[pairs] += count_above_on_device(scores, self.pairs.scores[pairs], rows)[0]
 
 
 class Highest:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from reid_cckd.evaluation.counting import Floats, Ints
 from reid_cckd.evaluation.process import one_thread_each
-from reid_cckd.evaluation.rows import BLOCK, ENTRIES, Rows
+from reid_cckd.evaluation.rows import ENTRIES, Rows
 from reid_cckd.scratch import empty
 
 T = TypeVar("T")
@@ -54,8 +54,8 @@ def product_chunks(
 
     Divided by ``gallery.lengths`` they are cosine similarities: that spares a normalised copy of the gallery, and the
     consumer can do it on the way. A ``pool`` (of `workers`) has begun to multiply, block by block, when a chunk is
-    yielded, and products are given when it is done. Two buffers take turns: a chunk stays until the next but one is
-    asked for. ``part``: the queries to multiply, all unless told.
+    yielded, and products are given when it is done; a device has begun too, and they are given at once. Two buffers
+    take turns: a chunk stays until the next but one is asked for. ``part``: the queries to multiply, all unless told.
     """
     part = range(len(query)) if part is None else part
     size = min(chunk or chunk_size(len(query), len(gallery)), len(query))
@@ -107,10 +107,12 @@ def _begin(rows: Tensor, gallery: Rows, products: Tensor, pool: Executor | None)
     """Begin to write the products of rows (A, D) with a gallery (B, D) as it is to ``products`` (A, B)."""
 
     def multiply_block(start: int) -> None:
-        items = gallery.raw(start, start + BLOCK)
+        items = gallery.raw(start, start + gallery.step)
         multiply(rows, items, products[:, start : start + len(items)])
 
-    begun = spread(multiply_block, range(0, len(gallery), BLOCK), products.device, pool)
+    begun: Iterable[None] = spread(multiply_block, range(0, len(gallery), gallery.step), products.device, pool)
+    if products.device.type != "cpu":
+        begun = list(begun)
 
     def finished() -> Tensor:
         for _ in begun:

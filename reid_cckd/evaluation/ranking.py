@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from reid_cckd.evaluation.counting import Matches, count_ahead, over_blocks
+from reid_cckd.evaluation.counting import Floats, Ints, Matches, count_ahead, count_ahead_on_device, over_blocks
 from reid_cckd.evaluation.products import Chunks
 from reid_cckd.evaluation.rows import Codes
 from reid_cckd.evaluation.share import Share
@@ -21,6 +21,7 @@ from reid_cckd.evaluation.share import Share
 Progress = Callable[[int, int], None]  # queries done, queries in all
 Add = Callable[[Tensor], object]
 Waiting = Callable[[], NDArray[np.int64]]
+Places = tuple[Ints, Ints]  # rows and columns of a chunk
 
 _NONE = np.empty(0, np.int64)
 
@@ -99,9 +100,10 @@ def match_positions(
 ) -> Positions:
     """Rank every true match exactly, from scores that come a chunk of queries at a time.
 
-    A chunk is overwritten here, and counted by ``pool`` after it has multiplied the next one, while the true matches of
-    that one are looked up: it must stay until the next but one is asked for. Items are ranked by descending score, each
-    divided by its entry in ``lengths``; equal ones keep the gallery's order, as a stable sort does.
+    A chunk is overwritten here, and counted by ``pool``, or the device, after it has multiplied the next one, while the
+    true matches of that one are looked up: it must stay until the next but one is asked for. Items are ranked by
+    descending score, each divided by its entry in ``lengths``; equal ones keep the gallery's order, as a stable sort
+    does.
 
     Where the scores are those of a ``part`` of the gallery, ``add`` sums a tensor (of the CPU) over all parts in place:
     of a chunk the scores of the true matches are exchanged and how many items of each part lie above them. Where the
@@ -112,8 +114,8 @@ def match_positions(
     places, counts = [_NONE], [_NONE]  # of several processes one may have no queries
     count: Callable[[], Waiting] | None = None
     for own, make in chunks:
+        pairs = relevance.pairs(own.start, own.stop)  # while the chunk is multiplied
         waiting = None if count is None else count()
-        pairs = relevance.pairs(own.start, own.stop)
         counts.append(np.bincount(pairs.rows, minlength=len(own)))
         scores = make()
         matches = _find(scores, lengths, pairs, part, add)
@@ -130,13 +132,28 @@ def match_positions(
 def _find(scores: Tensor, lengths: Tensor, pairs: Pairs, part: range, add: Add) -> Matches:
     """The true matches of a chunk with their scores; junk is put at the end of the ranking."""
     junk = _inside(pairs.junk_columns, part)
-    table, divisors = (_lean(values) for values in (scores, lengths))
-    table[pairs.junk_rows[junk], pairs.junk_columns[junk] - part.start] = -torch.inf
     rows, columns, held = pairs.rows, pairs.columns - part.start, _inside(pairs.columns, part)
+    look = _look if scores.device.type == "cpu" else _look_on_device
+    ignored = pairs.junk_rows[junk], pairs.junk_columns[junk] - part.start
     wanted = np.zeros(len(rows), dtype=np.float32)
-    found = table[rows[held], columns[held]] / divisors[columns[held]]
-    wanted[held] = found if isinstance(found, np.ndarray) else found.cpu().numpy()
+    wanted[held] = look(scores, lengths, ignored, (rows[held], columns[held]))
     return Matches(rows, columns, held, _added(wanted, add))  # each lies in one part: this adds zeros
+
+
+def _look(scores: Tensor, lengths: Tensor, junk: Places, wanted: Places) -> Floats:
+    """The wanted scores, and -inf for junk; by numpy, whose small steps leave no threads behind that wait for more."""
+    table, divisors = scores.numpy(), lengths.numpy()
+    table[junk] = -np.inf
+    found: Floats = table[wanted] / divisors[wanted[1]]
+    return found
+
+
+def _look_on_device(scores: Tensor, lengths: Tensor, junk: Places, wanted: Places) -> Floats:
+    """The same of scores on a device, which are divided there once for all."""
+    every = scores.div_(lengths).view(-1)
+    out, own = (torch.from_numpy(rows * len(lengths) + columns).to(every.device) for rows, columns in (junk, wanted))
+    found: Floats = every.index_fill_(0, out, -torch.inf)[own].cpu().numpy()
+    return found
 
 
 def _begin(scores: Tensor, lengths: Tensor, matches: Matches, add: Add, pool: Executor) -> Waiting:
@@ -152,11 +169,6 @@ def _begin(scores: Tensor, lengths: Tensor, matches: Matches, add: Add, pool: Ex
     return places
 
 
-def _lean(values: Tensor) -> Any:
-    """On the CPU the same as a numpy array, whose small steps leave no threads behind that wait for more."""
-    return values.numpy() if values.device.type == "cpu" else values
-
-
 def _added(values: NDArray[Any], add: Add) -> NDArray[Any]:
     """Summed over all parts of the gallery, in place."""
     add(torch.from_numpy(values))
@@ -170,7 +182,7 @@ def _inside(columns: NDArray[np.int64], part: range) -> NDArray[np.bool_]:
 def _ahead(scores: Tensor, lengths: Tensor, matches: Matches, pool: Executor) -> Iterable[NDArray[np.int64]]:
     """How many items of this part stand before each true match, in pieces."""
     if scores.device.type != "cpu":
-        return [count_ahead(scores, lengths, matches)]
+        return [count_ahead_on_device(scores, matches)]
     table, divisors = scores.numpy(), lengths.numpy()
 
     def count(first: int, last: int) -> NDArray[np.int64]:

@@ -19,6 +19,7 @@ Ids: TypeAlias = NDArray[Any] | Tensor | Sequence[int] | Sequence[str]
 Codes: TypeAlias = NDArray[np.int64]
 
 BLOCK = 4096  # rows looked at together; a block of 2,048 float32 columns is 32 MiB
+DEVICE_BLOCK = 4 * BLOCK  # the same where a device computes
 ENTRIES = 8192  # of a row that einsum sums at a time; of a longer one in an order that the number of rows decides
 
 
@@ -41,11 +42,20 @@ class Rows:
         self.values = tensor.to(device) if measure and _has_room(device, tensor) else tensor
         self.name, self.device = name, device
         self.width = self.values.shape[1]
-        blocks = [self.measure(self.raw(a, a + BLOCK), first + a) for a in range(0, len(self) * measure, BLOCK)]
+        step = self.step
+        blocks = [self.measure(self.raw(a, a + step), first + a) for a in range(0, len(self) * measure, step)]
         self.lengths = torch.cat(blocks) if blocks else torch.empty(0, device=device)
 
     def __len__(self) -> int:
         return len(self.values)
+
+    @property
+    def step(self) -> int:
+        """Rows of a block: on a device enough to keep it busy, all of them where they lie there as they are needed."""
+        if self.device.type == "cpu":
+            return BLOCK
+        at_hand = self.values.device.type == self.device.type and self.values.dtype == torch.float32
+        return max(len(self), 1) if at_hand else DEVICE_BLOCK
 
     def raw(self, start: int, stop: int) -> Tensor:
         """Rows as they are, float32 on the device; a view where nothing has to be converted."""
@@ -61,8 +71,8 @@ class Rows:
 
     def blocks(self) -> Iterator[tuple[int, Tensor, Tensor]]:
         """(first row, rows as they are, their lengths), block by block."""
-        for start in range(0, len(self), BLOCK):
-            yield start, self.raw(start, start + BLOCK), self.lengths[start : start + BLOCK]
+        for start in range(0, len(self), self.step):
+            yield start, self.raw(start, start + self.step), self.lengths[start : start + self.step]
 
     def gather(self, index: NDArray[np.int64]) -> Tensor:
         """Rows as they are, by number, float32 on the device."""

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch import distributed as dist
 
 from reid_cckd import evaluation as ev
-from reid_cckd.evaluation import rows, sharded
+from reid_cckd.evaluation import products, rows, sharded
 from reid_cckd.samplers import ClassUniformSampler
 from tests.accelerator.device import DEVICE, NAME, WAITS
 
@@ -161,3 +161,12 @@ def test_weights_of_classes_may_lie_there() -> None:
 def test_speed_can_be_asked() -> None:
     assert ev.pair_rate(8, DEVICE) > 0
     assert ev.product_rate(8, DEVICE) > 0
+
+
+def test_the_device_has_begun_with_a_chunk_before_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that it is at work while the host looks up true matches; and makes one product of rows that lie there."""
+    made: list[int] = []
+    monkeypatch.setattr(products, "multiply", lambda left, right, out: made.append(len(right)))
+    queries, items = (rows.Rows(torch.from_numpy(values).to(DEVICE), "rows", DEVICE) for values in (Q, G))
+    next(products.product_chunks(queries, items, 16))
+    assert made == [len(G)]

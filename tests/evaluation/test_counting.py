@@ -9,12 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from reid_cckd.evaluation import counting
 from reid_cckd.evaluation.counting import (
     Matches,
     _count_among_few,
     _count_in_sorted,
+    _runs,
     count_above,
+    count_above_on_device,
     count_ahead,
+    count_ahead_on_device,
     over_blocks,
 )
 
@@ -30,6 +34,7 @@ def check(scores, thresholds, rows=None):
         count_above,
         lambda s, *rest: _count_among_few(s, least, *rest),
         lambda s, *rest: _count_in_sorted(s, least, *rest),
+        lambda s, *rest: count_above_on_device(torch.from_numpy(s), *rest),
     )
     for count in ways:
         above, equal = count(scores.copy(), thresholds, rows)
@@ -83,8 +88,31 @@ def test_of_equal_scores_those_in_earlier_columns_stand_ahead(levels, seed):
     matches = Matches(rows, columns, held, wanted)
     lengths = np.full(30, 2, dtype=np.float32)
     np.testing.assert_array_equal(count_ahead(2 * scores, lengths, matches), expected)
-    on_device = torch.from_numpy(2 * scores), torch.from_numpy(lengths)
-    np.testing.assert_array_equal(count_ahead(*on_device, matches), expected)
+    np.testing.assert_array_equal(count_ahead_on_device(torch.from_numpy(scores), matches), expected)
+
+
+@pytest.mark.parametrize("depth", [0.0, 0.5, 0.9])
+def test_a_device_picks_a_part_of_the_scores_at_a_time(depth, monkeypatch):
+    """Also where all of them reach a threshold, of a model that knows nothing."""
+    picked, pick = [], counting._picked
+    monkeypatch.setattr(counting, "_picked", lambda *part: picked.append(pick(*part)) or picked[-1])
+    rng = np.random.default_rng(0)
+    scores = rng.standard_normal((160, 50)).astype(np.float32)
+    rows = np.sort(rng.integers(0, 160, 900))
+    thresholds = np.quantile(scores, depth, axis=1).astype(np.float32)[rows]
+    above, equal = count_above_on_device(torch.from_numpy(scores), thresholds, rows)
+    np.testing.assert_array_equal(above, (scores[rows] > thresholds[:, None]).sum(1))
+    np.testing.assert_array_equal(equal, (scores[rows] == thresholds[:, None]).sum(1))
+    assert max(map(len, picked)) <= scores.size / 16 + 50
+    assert sum(map(len, picked)) == pytest.approx((1 - depth) * scores.size, rel=0.2)
+
+
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=30), st.integers(0, 20))
+def test_runs_cover_all_rows_once(counts, most):
+    counts = np.array(counts)
+    runs = list(_runs(counts, most))
+    assert [row for run in runs for row in range(run.start, run.stop)] == list(range(len(counts)))
+    assert all(counts[run].sum() <= most + counts.max() for run in runs)
 
 
 @pytest.mark.parametrize("shape", [(5, 0), (1, 3_000_000), (3000, 2), (70, 30_000)])

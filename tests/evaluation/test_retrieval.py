@@ -10,7 +10,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from reid_cckd.evaluation import evaluate_retrieval, process, ranking
-from reid_cckd.evaluation.counting import count_ahead
+from reid_cckd.evaluation.counting import count_ahead_on_device
 from tests.reference import retrieval as twin
 
 CONVENTIONS = ("torchreid", "market1501")
@@ -102,12 +102,13 @@ def test_few_and_many_matches(matches):
     assert_equal_to_twin(evaluate_retrieval(*data), twin.ranked_hits(*data))
 
 
-def test_sorting_on_a_device_finds_the_same_places(monkeypatch):
+def test_counting_on_a_device_finds_the_same_places(monkeypatch):
     """The branch for accelerators runs on any device; here on the CPU, with ties and junk."""
     data = tied(8, queries=30, items=200)
     expected = evaluate_retrieval(*data)
+    monkeypatch.setattr(ranking, "_look", ranking._look_on_device)
     monkeypatch.setattr(
-        ranking, "_ahead", lambda scores, lengths, matches, pool: [count_ahead(scores, lengths, matches)]
+        ranking, "_ahead", lambda scores, lengths, matches, pool: [count_ahead_on_device(scores, matches)]
     )
     found = evaluate_retrieval(*data)
     np.testing.assert_array_equal(found.ap, expected.ap)
