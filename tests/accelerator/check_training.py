@@ -63,8 +63,15 @@ def configure(root: Path, checkpoint: Path, output: Path, **sections: Any) -> st
     settings = {"checkpoint": str(checkpoint), "cache": str(output / "answers"), "allow_weak": True}
     everything = {**sections, "teacher": {**settings, **sections.get("teacher", {})}}
     everything.setdefault("objective", CCKD)
+    everything["optim"] = {"name": "sgd", "lr": 0.01}  # which does not make the rounding of small gradients large
     everything["train"] = {"channels_last": False, "amp": "off", **sections.get("train", {})}
     return str(write_config(output.parent / f"{output.name}.yaml", recipe(root, output, **everything)))
+
+
+def logged_losses(folder: Path) -> list[float]:
+    """The means of a run's log."""
+    rows = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return [row["loss"] for row in rows if "loss" in row]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -82,11 +89,13 @@ def test_a_run_is_that_of_the_cpu(
         config = configure(pedestrians, teacher, tmp_path / device, **KINDS[kind])
         assert train([config, f"train.device={device}"]) == 0
     assert waits == []
+    losses = [logged_losses(tmp_path / device) for device in ("cpu", NAME)]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4 if NAME != "cuda" else 0.02)
     near, far = (load_checkpoint(tmp_path / device / "last.pt") for device in ("cpu", NAME))
     for name, weights in near["model"].items():
-        torch.testing.assert_close(far["model"][name], weights, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(far["model"][name], weights, rtol=1e-3, atol=1e-4 if NAME != "cuda" else 1e-2)
     reports = [json.loads((tmp_path / device / "report.json").read_text())["scores"] for device in ("cpu", NAME)]
-    assert reports[1] == pytest.approx(reports[0], abs=0.02)
+    assert reports[1] == pytest.approx(reports[0], abs=0.02 if NAME != "cuda" else 0.1)
 
 
 def test_a_run_goes_on_and_is_tested(
