@@ -63,7 +63,7 @@ def configure(root: Path, checkpoint: Path, output: Path, **sections: Any) -> st
     settings = {"checkpoint": str(checkpoint), "cache": str(output / "answers"), "allow_weak": True}
     everything = {**sections, "teacher": {**settings, **sections.get("teacher", {})}}
     everything.setdefault("objective", CCKD)
-    everything["optim"] = {"name": "sgd", "lr": 0.01}  # which does not make the rounding of small gradients large
+    everything["optim"] = {"name": "sgd", "lr": 0.001}  # which does not make the rounding of small gradients large
     everything["train"] = {"channels_last": False, "amp": "off", **sections.get("train", {})}
     return str(write_config(output.parent / f"{output.name}.yaml", recipe(root, output, **everything)))
 
