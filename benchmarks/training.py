@@ -56,6 +56,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--workers", type=int, default=0)
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--only", default="", help="only rows whose name contains this, and the last")
     parser.add_argument("--compile", action="store_true", help="torch.compile the student")
     parser.add_argument("--repdistiller", type=Path, help="a checkout of RepDistiller")
     arguments = parser.parse_args()
@@ -82,8 +83,10 @@ def measure(arguments: argparse.Namespace, folder: Path) -> list[Row]:
     turns: list[Callable[[], Row]] = []
     for recorded in (False, True) if device.type == "cuda" else (False,):
         for name, mode in {"student alone": None, "online": "online", "clean": "clean", "views": "views"}.items():
-            trainer = make_trainer(config, mode, checkpoint, device, arguments, recorded)
-            turns.append(partial(timed_trainer, name + ", recorded" * recorded, trainer, arguments))
+            name += ", recorded" * recorded
+            if arguments.only in name:
+                trainer = make_trainer(config, mode, checkpoint, device, arguments, recorded)
+                turns.append(partial(timed_trainer, name, trainer, arguments))
     usual = partial(usual_row, config=config, checkpoint=checkpoint, arguments=arguments, device=device)
     if arguments.repdistiller:
         turns.append(partial(usual, "RepDistiller's loop", epoch=repdistiller_epoch))
