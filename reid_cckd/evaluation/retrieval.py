@@ -90,9 +90,9 @@ def evaluate_retrieval(
     whole result (`evaluate_sharded`).
 
     ``device`` (default: the gallery's, then the query's) computes the float32 products; ``chunk`` queries at a time
-    need chunk x G x 8 bytes there (default: at most 384 MiB, but for galleries of millions). A GPU takes 5 more to count
-    and keeps the rows of the host that fill up to a quarter of its free memory. ``progress(done, total)`` is called
-    after each chunk.
+    need chunk x G x 8 bytes there (default: at most 384 MiB, but for galleries of millions). A GPU takes 5 more for
+    counts, and keeps the rows of the host that fill up to a quarter of its free memory. ``progress(done, total)`` is
+    called after each chunk.
 
     Raises:
         ValueError: an empty set, different widths or lengths, a row that is zero or not finite (with its number),
