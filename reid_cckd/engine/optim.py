@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -43,12 +43,29 @@ def _fuse(optimizer: Optimizer) -> None:
     """One operation for all parameters of a GPU, where nobody chose a way to step."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     told = optimizer.defaults
-    chosen = (
-        told.get("fused") is not None or told.get("foreach") or told.get("capturable") or told.get("differentiable")
-    )
+    chosen = any(told.get(way) is not None for way in ("fused", "foreach"))
+    chosen |= any(told.get(way) for way in ("capturable", "differentiable"))
     if isinstance(optimizer, FUSED) and not chosen and all(parameter.is_cuda for parameter in parameters):
         for group in optimizer.param_groups:
             group["fused"] = True
+
+
+def take_up(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
+    """Go on from the ``state_dict`` of an optimiser on any device, fused or not, in any memory order.
+
+    Whether to step in one operation stays as it is here. What is remembered of a parameter gets its memory order: such
+    an operation passes over all of them as they lie, and on a CPU nothing would say that they lie otherwise.
+
+    Raises:
+        ValueError: it is the state of other parameters.
+    """
+    pairs = zip(state["param_groups"], optimizer.param_groups, strict=True)
+    groups = [{**group, **({"fused": own["fused"]} if "fused" in own else {})} for group, own in pairs]
+    optimizer.load_state_dict({**state, "param_groups": groups})
+    for parameter, remembered in optimizer.state.items():
+        for name, value in remembered.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape and value.stride() != parameter.stride():
+                remembered[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 def moves_rows_apart(name: str, lr: float, weight_decay: float, options: dict[str, Any]) -> bool:

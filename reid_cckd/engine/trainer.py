@@ -31,6 +31,7 @@ from reid_cckd.engine.gradient import (
 )
 from reid_cckd.engine.interrupt import Interrupted, StopRequest
 from reid_cckd.engine.meter import Meter
+from reid_cckd.engine.optim import take_up
 from reid_cckd.engine.position import Position
 from reid_cckd.engine.protocols import TrainingData, TrainingObjective
 from reid_cckd.engine.randomness import random_state, restore_state_of_run, set_random_state, states_of_run
@@ -128,7 +129,7 @@ class Trainer:
             self.student.load_state_dict(state["model"])
             own = own_states(self.objective, self.optimizer, state)
             self.objective.load_state_dict(own["objective"])
-            self.optimizer.load_state_dict(own["optimizer"])
+            take_up(self.optimizer, own["optimizer"])
             if self.average is not None:
                 self.average.module.load_state_dict(state["average"])
         except (RuntimeError, ValueError, KeyError, TypeError) as error:

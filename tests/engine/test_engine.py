@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from reid_cckd.batch import Batch, Output
 from reid_cckd.engine import (
@@ -23,6 +25,7 @@ from reid_cckd.engine import (
     save_checkpoint,
 )
 from reid_cckd.engine.device import autocast
+from reid_cckd.engine.optim import take_up
 from reid_cckd.engine.tracking import RunningMeans
 from reid_cckd.errors import CheckpointError, ConfigError, DataError
 
@@ -154,6 +157,45 @@ def test_optimisers_that_look_at_a_whole_weight_are_told_from_others(
     before = torch.get_rng_state()
     assert moves_rows_apart(name, 0.1, 0.01, options) is apart
     assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize(
+    ("options", "fused"), [({}, True), ({"fused": False}, False), ({"foreach": False}, None), ({"foreach": True}, None)]
+)
+def test_on_a_gpu_an_optimiser_is_fused_unless_told_how_to_step(options: dict[str, bool], fused: bool | None) -> None:
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        layer = nn.Linear(2, 2, device="cuda")
+        assert create_optimizer([layer], "adamw", 0.1, 0.0, options).param_groups[0]["fused"] is fused
+    assert create_optimizer([nn.Linear(2, 2)], "adamw", 0.1, 0.0, {}).param_groups[0]["fused"] is None
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+@pytest.mark.parametrize(("before", "after"), [(True, None), (None, True), (True, True)])
+def test_an_optimiser_goes_on_fused_or_not_in_any_memory_order(
+    name: str, before: bool | None, after: bool | None
+) -> None:
+    """As one does that trained on a GPU and is resumed on a CPU, or the other way round."""
+
+    def made(order: torch.memory_format, fused: bool | None) -> tuple[nn.Module, torch.optim.Optimizer]:
+        torch.manual_seed(0)
+        layer = nn.Conv2d(3, 4, 2, bias=False).to(memory_format=order)  # type: ignore[call-overload]
+        return layer, create_optimizer([layer], name, 0.1, 0.0, {"fused": fused})
+
+    def step(layer: nn.Module, optimizer: torch.optim.Optimizer, seed: int) -> None:
+        gradient = torch.randn(4, 3, 2, 2, generator=torch.Generator().manual_seed(seed))
+        layer.weight.grad = torch.empty_like(layer.weight).copy_(gradient)
+        optimizer.step()
+
+    first, begun = made(torch.contiguous_format, before)
+    step(first, begun, 0)
+    second, resumed = made(torch.channels_last, after)
+    second.load_state_dict(first.state_dict())
+    take_up(resumed, copy.deepcopy(begun.state_dict()))
+    assert resumed.param_groups[0]["fused"] is after
+    for seed in (1, 2):
+        step(first, begun, seed)
+        step(second, resumed, seed)
+    torch.testing.assert_close(second.weight, first.weight)
 
 
 def test_unknown_optimiser_and_device_are_named() -> None:
