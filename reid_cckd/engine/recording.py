@@ -8,8 +8,9 @@ memory; numbers that the host made up, such as a weight that changes, would stay
 from __future__ import annotations
 
 import contextlib
+import random
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +23,7 @@ WARM_UP = 3  # steps before the recording, in which libraries choose their ways 
 
 T = TypeVar("T")
 Losses = Callable[[Batch, Output | None], dict[str, Tensor]]
-Gradients = list[tuple[nn.Parameter, Tensor]]
+Gradients = list[tuple[nn.Parameter, Tensor | None]]
 
 
 class RecordedStep:
@@ -43,7 +44,7 @@ class RecordedStep:
         """The losses, valid until the next call; all parameters have their gradients.
 
         Raises:
-            UserError: the first step cannot be recorded.
+            UserError: the first step cannot be recorded, or does what a replay would not.
         """
         given = [batch.images, batch.labels, batch.index, *(rows for rows in answers or () if rows is not None)]
         if self.replay is None:
@@ -61,24 +62,31 @@ class RecordedStep:
         self.places = places
         rows = iter(places[3:])
         told = None if answers is None else Output(*(None if it is None else next(rows) for it in answers))  # type: ignore[arg-type]
-        batch = Batch(*places[:3])
-
-        def step() -> tuple[dict[str, Tensor], Gradients]:
-            self.learning.zero_grad(set_to_none=True)  # so that a gradient is written, not added
-            terms = self.losses(batch, told)
-            terms["loss"].backward()
-            gradients = [(it, it.grad) for it in self.learning.parameters() if it.grad is not None]
-            return {name: value.detach() for name, value in terms.items()}, gradients
-
         with self._without_trace():
             try:
-                (self.terms, self.gradients), self.replay = record(step, self.device)
+                result, self.replay = record(lambda: self._step(Batch(*places[:3]), told), self.device)
             except RuntimeError as error:
                 reason = " ".join(str(error).split())[:300]
                 raise UserError(
                     f"train.cuda_graph: a step cannot be recorded ({reason}). The network or a term waits for the "
                     f"device, or its work depends on what it finds there; set train.cuda_graph: false."
                 ) from error
+        self.terms, self.gradients, changed = result
+        if changed:
+            raise UserError(
+                f"train.cuda_graph: every step changes {', '.join(changed)} on the host, which a replay would leave as "
+                f"it was; set train.cuda_graph: false."
+            )
+
+    def _step(self, batch: Batch, answers: Output | None) -> tuple[dict[str, Tensor], Gradients, list[str]]:
+        """The losses, the gradient of each parameter, and what the step changed on the host."""
+        before = kept_by_host(self.learning, self.device)
+        self.learning.zero_grad(set_to_none=True)  # so that a gradient is written, not added
+        terms = self.losses(batch, answers)
+        terms["loss"].backward()
+        gradients = [(parameter, parameter.grad) for parameter in self.learning.parameters()]
+        changed = differing(before, kept_by_host(self.learning, self.device))
+        return {name: value.detach() for name, value in terms.items()}, gradients, changed
 
     @contextlib.contextmanager
     def _without_trace(self) -> Iterator[None]:
@@ -90,6 +98,29 @@ class RecordedStep:
         set_random_state(self.device, state)
 
 
+def kept_by_host(module: nn.Module, device: torch.device) -> dict[str, Any]:
+    """By name what the host remembers from step to step: attributes of modules, and its random numbers.
+
+    What a tensor holds is remembered by the device, but which tensor it is by the host.
+    """
+    kept = {
+        f"{place}.{name}": value
+        for place, part in module.named_modules()
+        for name, value in {**vars(part), **part._buffers}.items()
+    }
+    kept["Python's random numbers"] = hash(random.getstate())
+    if device.type != "cpu":
+        kept["torch's random numbers"] = hash(torch.get_rng_state().numpy().tobytes())
+    return kept
+
+
+def differing(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+    """Names whose values are others: plain ones by value, all else by identity."""
+    plain = int, float, str, torch.Size
+    pairs = [(name, before.get(name), value) for name, value in after.items()]
+    return [name for name, old, new in pairs if old is not new and not (isinstance(new, plain) and old == new)]
+
+
 def record(step: Callable[[], T], device: torch.device) -> tuple[T, Callable[[], None]]:
     """What ``step`` returns, tensors that ``replay`` writes anew, and ``replay``."""
     stream = torch.cuda.Stream(device)
@@ -99,7 +130,7 @@ def record(step: Callable[[], T], device: torch.device) -> tuple[T, Callable[[],
             step()
     torch.cuda.current_stream(device).wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # threads that pin batches go on meanwhile
         result = step()
     return result, graph.replay
 

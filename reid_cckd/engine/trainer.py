@@ -92,7 +92,7 @@ class Trainer:
         self.watch = Watch(self.look_every)
         network: nn.Module = torch.compile(self.student) if self.compiled else self.student  # type: ignore[assignment]
         self.forward = show_stages(network, self.device)
-        learning = nn.ModuleList([self.student, cast("nn.Module", self.objective)])
+        learning = nn.ModuleDict({"student": self.student, "objective": cast("nn.Module", self.objective)})
         self.recording = RecordedStep(self._losses, learning, self.device) if self.recorded else None
         self.meter = Meter(self.device)
         self.shards = self.objective.shards()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import random
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +111,60 @@ def test_a_step_that_cannot_be_recorded_says_so(monkeypatch: pytest.MonkeyPatch)
     step = recording.RecordedStep(lambda batch, _: {"loss": layer(batch.images).sum()}, layer, torch.device("cpu"))
     with pytest.raises(UserError, match=r"train\.cuda_graph.*not permitted"):
         step(batch_of(torch.randn(4, 3)), None)
+
+
+class Restless(torch.nn.Module):
+    """A loss that keeps something between steps."""
+
+    def __init__(self, change: str) -> None:
+        super().__init__()
+        self.weight, self.change, self.count = torch.nn.Parameter(torch.ones(3)), change, 0
+        self.register_buffer("mean", torch.zeros(3))
+
+    def forward(self, batch: Batch, answers: Any) -> dict[str, Tensor]:
+        if self.change == "count":
+            self.count += 1
+        elif self.change == "mean":
+            self.mean = 0.9 * self.mean + 0.1 * batch.images.mean(dim=0)
+        elif self.change == "mean, in place":
+            self.mean.lerp_(batch.images.mean(dim=0), 0.1)
+        factor = {"Python's random numbers": random.random, "torch's random numbers": lambda: float(torch.rand(()))}
+        return {"loss": (batch.images * self.weight).sum() * factor.get(self.change, float)()}
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ("nothing", None),
+        ("mean, in place", None),
+        ("mean", ".mean"),
+        ("count", ".count"),
+        ("Python's random numbers", "Python's random numbers"),
+        ("torch's random numbers", "torch's random numbers"),
+    ],
+)
+def test_what_the_host_changes_in_every_step_is_named(
+    change: str, named: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recording, "record", stand_in)
+    loss = Restless(change)
+    step = recording.RecordedStep(loss, loss, torch.device("meta"))  # one that is not the host
+    with pytest.raises(UserError, match=f"every step changes {named} on the host") if named else nullcontext():
+        step(batch_of(torch.randn(4, 3)), None)
+
+
+def test_a_replay_leaves_no_gradient_of_a_step_that_was_not_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as the first of an epoch, in which a term may have reached further."""
+    monkeypatch.setattr(recording, "record", lambda step, device: (step(), lambda: None))  # no step runs in a replay
+    layers = torch.nn.ModuleList([torch.nn.Linear(3, 2), torch.nn.Linear(3, 2)])
+    step = recording.RecordedStep(lambda batch, _: {"loss": layers[0](batch.images).sum()}, layers, torch.device("cpu"))
+    batch = batch_of(torch.randn(4, 3))
+    step(batch, None)
+    layers.zero_grad(set_to_none=True)
+    layers[1](batch.images).sum().backward()
+    step(batch, None)
+    assert layers[0].weight.grad is not None
+    assert layers[1].weight.grad is None
 
 
 @pytest.mark.parametrize(
