@@ -147,7 +147,7 @@ def make_trainer(
         }
         values["objective"] = {"alpha": 0.5}
         loaded = build.load_network(checkpoint)
-    values["train"] |= {"amp": "bfloat16" if amp == "both" else "off"}
+    values["train"]["amp"] = "bfloat16" if amp == "both" else "off"
     values["train"] |= {"compile": arguments.compile, "cuda_graph": recorded}
     chosen = config_from_dict(values, "the benchmark")
     torch.manual_seed(0)

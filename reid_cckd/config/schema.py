@@ -33,7 +33,7 @@ class Data:
     image_size: tuple[int, int] = bounded((256, 128), at_least=8)  # height, width
     use_val: bool = True  # MSMT17: train on list_train + list_val, as its protocol does
     augment: str | list[Any] = "reid"  # "reid", "none", or a list of albumentations transforms
-    cache: Literal["none", "memory", "packed", "device"] = "none"  # device: augmented there, by other chance
+    cache: Literal["none", "memory", "packed", "device"] = "none"  # device: augmented there, by other draws
     cache_dir: str | None = None  # of `packed`; null: .packed beside the data
     on_bad_image: Literal["error", "skip"] = "error"
     workers: int = bounded(2, at_least=0)

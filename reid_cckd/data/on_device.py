@@ -59,10 +59,9 @@ class DeviceImages:
         there = send(numbers, self.device)
         index, repeat, row = there
         images = self.images.index_select(0, index)
-        if self.augment is not None and self.views is None:
-            images = self.augment(images, index, epoch, repeat)
-        elif self.augment is not None:
-            images = self.augment(images, index, row // len(self.labels), torch.zeros_like(repeat))
+        if self.augment is not None:
+            drawn = (epoch, repeat) if self.views is None else (row // len(self.labels), torch.zeros_like(repeat))
+            images = self.augment(images, index, *drawn)
         columns = images, self.labels.index_select(0, index), numbers[0], numbers[1]
         sizes = [len(rows) for rows in parts]
         cut = [column.split(sizes) for column in columns]

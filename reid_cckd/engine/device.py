@@ -35,11 +35,6 @@ def pick_device(name: str = "auto") -> torch.device:
     return device
 
 
-def has_room(device: torch.device, size: int) -> bool:
-    """Whether so many bytes take no more than a quarter of the free memory of a GPU; of others nobody asks."""
-    return device.type != "cuda" or 4 * size <= torch.cuda.mem_get_info(device)[0]
-
-
 def in_bfloat16(device: torch.device, amp: Amp) -> bool:
     """Whether networks compute in bfloat16: ``auto`` does on GPUs that have it.
 

@@ -26,8 +26,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from reid_cckd.batch import Batch, Output
-from reid_cckd.engine.device import has_room
+from reid_cckd.batch import Batch, Output, has_room
 from reid_cckd.engine.distributed import barrier, rank, world_size
 from reid_cckd.errors import DataError, UserError
 from reid_cckd.files import is_full_disk, reserve, write_json

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from reid_cckd.batch import has_room
 from reid_cckd.evaluation.process import full_precision
 
 Embeddings: TypeAlias = NDArray[Any] | Tensor
@@ -123,9 +124,7 @@ def as_tensor(values: Embeddings, name: str) -> Tensor:
 
 def _has_room(device: torch.device, values: Tensor) -> bool:
     """Whether rows of the host take no more than a quarter of the free memory of a GPU; the rest is for the work."""
-    if device.type != "cuda" or values.device.type != "cpu":
-        return False
-    return 4 * values.nbytes <= torch.cuda.mem_get_info(device)[0]
+    return device.type == "cuda" and values.device.type == "cpu" and has_room(device, values.nbytes)
 
 
 def two_sets(

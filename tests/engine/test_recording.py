@@ -19,9 +19,15 @@ from reid_cckd.build import trainer as building
 from reid_cckd.commands.train import main as train
 from reid_cckd.engine import load_checkpoint, recording
 from reid_cckd.errors import UserError
-from tests.commands.conftest import pedestrians, recipe, teacher, write_config  # noqa: F401
+from tests.commands.conftest import TINY, pedestrians, recipe, teacher, write_config  # noqa: F401
 
 CCKD = {"alpha": 0.5, "beta": 100.0, "correlate": "neck"}
+REMEMBERING = [  # losses that keep something from step to step, on the device
+    {"name": "crd", "loss": "crd", "options": {"negatives": 8}},
+    {"name": "partial", "loss": "partial_margin", "options": {"share": 0.5}},
+    {"name": "adadistill", "loss": "adadistill"},
+    {"name": "adaface", "loss": "adaface"},
+]
 
 
 def batch_of(images: Tensor) -> Batch:
@@ -41,6 +47,11 @@ def stand_in(step: Callable[[], Any], device: torch.device) -> tuple[Any, Callab
                 old.data.copy_(new.data)
 
     return result, replay
+
+
+def recorded_sum(network: torch.nn.Module) -> recording.RecordedStep:
+    """A step whose loss is the sum of what the network makes of a batch."""
+    return recording.RecordedStep(lambda batch, _: {"loss": network(batch.images).sum()}, network, torch.device("cpu"))
 
 
 @pytest.mark.parametrize("mode", ["online", "clean"])
@@ -64,12 +75,17 @@ def test_a_recorded_run_is_the_same_run(
     runs = []
     for name, recorded in (("plain", False), ("recorded", True)):
         monkeypatch.setattr(building, "_recorded", lambda *_, recorded=recorded: recorded)
-        sections: dict[str, Any] = {"teacher": settings, "objective": CCKD, "train": {"ema": 0.9, "clip_norm": 1.0}}
+        sections: dict[str, Any] = {
+            "teacher": settings,
+            "objective": {**CCKD, "terms": REMEMBERING},
+            "train": {"ema": 0.9, "clip_norm": 1.0},
+            "model": {"options": {**TINY, "drop_path_rate": 0.2}},
+        }
         config = write_config(tmp_path / f"{name}.yaml", recipe(pedestrians, tmp_path / name, **sections))
         assert train([str(config)]) == 0
         runs.append(load_checkpoint(tmp_path / name / "last.pt"))
     assert len(replayed) == runs[0]["position"]["step"] - 2, "all steps but the first of each epoch are replays"
-    for part in ("model", "average"):
+    for part in ("model", "average", "objective"):
         for name, value in runs[0][part].items():
             torch.testing.assert_close(runs[1][part][name], value)
 
@@ -77,7 +93,7 @@ def test_a_recorded_run_is_the_same_run(
 def test_a_batch_of_another_shape_is_not_replayed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recording, "record", stand_in)
     layer = torch.nn.Linear(3, 2)
-    step = recording.RecordedStep(lambda batch, _: {"loss": layer(batch.images).sum()}, layer, torch.device("cpu"))
+    step = recorded_sum(layer)
     batch = batch_of(torch.randn(4, 3))
     assert step.fits(batch)
     step(batch, None)
@@ -92,7 +108,7 @@ def test_recording_leaves_no_trace_in_statistics_and_generators(monkeypatch: pyt
     monkeypatch.setattr(recording, "record", stand_in)
     network = torch.nn.Sequential(torch.nn.BatchNorm1d(3), torch.nn.Dropout(0.5))
     twin = copy.deepcopy(network)
-    step = recording.RecordedStep(lambda batch, _: {"loss": network(batch.images).sum()}, network, torch.device("cpu"))
+    step = recorded_sum(network)
     state, found = torch.get_rng_state(), []
     for call in (lambda batch: step(batch, None)["loss"].clone(), lambda batch: twin(batch.images).sum()):
         torch.set_rng_state(state)
@@ -107,10 +123,8 @@ def test_a_step_that_cannot_be_recorded_says_so(monkeypatch: pytest.MonkeyPatch)
         raise RuntimeError("operation not permitted when stream is capturing")
 
     monkeypatch.setattr(recording, "record", fails)
-    layer = torch.nn.Linear(3, 2)
-    step = recording.RecordedStep(lambda batch, _: {"loss": layer(batch.images).sum()}, layer, torch.device("cpu"))
     with pytest.raises(UserError, match=r"train\.cuda_graph.*not permitted"):
-        step(batch_of(torch.randn(4, 3)), None)
+        recorded_sum(torch.nn.Linear(3, 2))(batch_of(torch.randn(4, 3)), None)
 
 
 class Restless(torch.nn.Module):
