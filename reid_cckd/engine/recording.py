@@ -123,15 +123,15 @@ def differing(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
 
 def record(step: Callable[[], T], device: torch.device) -> tuple[T, Callable[[], None]]:
     """What ``step`` returns, tensors that ``replay`` writes anew, and ``replay``."""
-    stream = torch.cuda.Stream(device)
-    stream.wait_stream(torch.cuda.current_stream(device))
-    with torch.cuda.stream(stream):
-        for _ in range(WARM_UP):
-            step()
-    torch.cuda.current_stream(device).wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # threads that pin batches go on meanwhile
-        result = step()
+    with torch.cuda.device(device):  # of which alone a graph is recorded
+        stream, graph = torch.cuda.Stream(), torch.cuda.CUDAGraph()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(WARM_UP):
+                step()
+        torch.cuda.current_stream().wait_stream(stream)
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # threads that pin batches go on meanwhile
+            result = step()
     return result, graph.replay
 
 

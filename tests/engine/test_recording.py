@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import copy
 import random
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 import torch
@@ -116,6 +117,23 @@ def test_recording_leaves_no_trace_in_statistics_and_generators(monkeypatch: pyt
     assert found[0] == found[1]
     for ours, theirs in zip(network.buffers(), twin.buffers(), strict=True):
         assert torch.equal(ours, theirs)
+
+
+def test_a_step_is_recorded_on_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What another one is told while the current one is recorded is done, and not recorded."""
+    current, seen = [torch.device("cuda", 0)], []
+
+    @contextmanager
+    def using(device: torch.device) -> Iterator[None]:
+        current.append(device)
+        yield
+        current.pop()
+
+    monkeypatch.setattr(torch.cuda, "device", using)
+    for name in ("Stream", "CUDAGraph", "current_stream", "stream", "graph"):
+        monkeypatch.setattr(torch.cuda, name, MagicMock())
+    recording.record(lambda: seen.append(current[-1]), torch.device("cuda", 1))
+    assert seen == [torch.device("cuda", 1)] * (recording.WARM_UP + 1)
 
 
 def test_a_step_that_cannot_be_recorded_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
