@@ -137,7 +137,7 @@ class PartialMargin(nn.Module):
         if room < len(labels):  # an accelerator has to be asked only where the batch may have more classes than that
             room = max(room, len(torch.unique(labels)))
         chance = noise(torch.arange(count, device=device), self.step.to(device), self.seed)
-        chance[labels] = torch.iinfo(torch.int64).max
+        chance.scatter_(0, labels, torch.iinfo(torch.int64).max)  # by an index a GPU would wait for the number
         return chance.topk(room).indices.sort().values
 
     def extra_repr(self) -> str:
