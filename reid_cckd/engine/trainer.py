@@ -228,12 +228,13 @@ class Trainer:
         self, batch: Batch, teacher: Output | None, progress: float, loss_of: Callable[[Output], Tensor]
     ) -> None:
         """The gradient of the batch in one piece."""
-        if is_distributed():
+        apart = is_distributed() or self.compiled
+        if apart:
             self._apart_balance(batch, teacher, progress)
         with self.precision():
             stages = self.objective.stages(progress) if is_distributed() else ALL_STAGES
             student = self.forward(batch.images, stages)
-        if self.position.batch == 0 and not is_distributed():
+        if self.position.batch == 0 and not apart:
             self._log_balance(student, teacher, batch, progress)
         loss_of(student).backward()
 
@@ -265,7 +266,10 @@ class Trainer:
             raise not_finite(seen, self.folder, self.data.image_name) from error
 
     def _apart_balance(self, batch: Batch, teacher: Output | None, progress: float) -> None:
-        """The balance of a batch whose graph is in no one place, by one chunk of it, leaving no trace."""
+        """The balance where the graph of a batch is in pieces, or one that cannot be looked into, as a compiled one.
+
+        By one chunk of it, leaving no trace.
+        """
         if self.position.batch != 0:
             return
         size = self.chunk or len(batch.images)

@@ -25,10 +25,10 @@ def config(pedestrians: Path, teacher: Path, tmp_path: Path) -> str:
     return str(write_config(tmp_path / "run.yaml", values))
 
 
-def balances(folder: Path) -> list[float]:
-    """The value of every term on the first batch of every epoch."""
+def balances(folder: Path, of: str = "value") -> list[float]:
+    """A number of every term on the first batch of every epoch."""
     rows = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-    return [share["value"] for row in rows for share in row.get("balance", {}).values()]
+    return [share[of] for row in rows for share in row.get("balance", {}).values()]
 
 
 def is_channels_last(folder: Path) -> bool:
@@ -61,6 +61,8 @@ def test_a_compiled_student_learns_the_same(config: str, tmp_path: Path, monkeyp
     assert train_main([config, "train.epochs=1", f"output={tmp_path / 'plain'}"]) == 0
     assert train_main([config, "train.epochs=1", "train.compile=true"]) == 0
     assert len(compiled) == 1
+    shares = [balances(tmp_path / name, "gradient_share") for name in ("run", "plain")]
+    assert shares[0] == pytest.approx(shares[1], abs=0.01)
     one, other = load_checkpoint(tmp_path / "plain" / "last.pt"), load_checkpoint(tmp_path / "run" / "last.pt")
     assert one["model"].keys() == other["model"].keys()
     for name, value in one["model"].items():
