@@ -91,3 +91,7 @@ class Output(NamedTuple):
     neck: Tensor
     logits: Tensor | None
     feature_map: Tensor | None = None
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> Output:
+        """What ``change`` makes of every one of them that there is."""
+        return Output(*(None if rows is None else change(rows) for rows in self))  # type: ignore[arg-type]

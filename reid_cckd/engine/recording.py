@@ -61,7 +61,7 @@ class RecordedStep:
         """Record a step that reads its batch from ``places``."""
         self.places = places
         rows = iter(places[3:])
-        told = None if answers is None else Output(*(None if it is None else next(rows) for it in answers))  # type: ignore[arg-type]
+        told = None if answers is None else answers.each(lambda _: next(rows))
         with self._without_trace():
             try:
                 result, self.replay = record(lambda: self._step(Batch(*places[:3]), told), self.device)

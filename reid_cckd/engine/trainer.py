@@ -274,7 +274,7 @@ class Trainer:
             return
         size = self.chunk or len(batch.images)
         part = Batch(batch.images[:size], batch.labels[:size], batch.index[:size])
-        answer = None if teacher is None else Output(*(None if row is None else row[:size] for row in teacher))  # type: ignore[arg-type]
+        answer = None if teacher is None else teacher.each(lambda rows: rows[:size])
         state = random_state(self.device)
         with untouched_statistics(self.student), self.precision():
             student = self.student(part.images)

@@ -153,7 +153,7 @@ def test_only_who_asks_is_handed_the_teacher_the_index_and_pairs() -> None:
 
 def test_half_precision_under_autocast_is_widened() -> None:
     notes = Notes()
-    student = Output(*(None if part is None else part.detach().half() for part in output(0)))  # type: ignore[arg-type]
+    student = output(0).each(lambda rows: rows.detach().half())
     with torch.autocast("cpu", dtype=torch.bfloat16):
         Objective([Term("it", notes)])(student, LABELS)
     assert notes.arguments[0].dtype == torch.float32
