@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 
+from reid_cckd.batch import Batch
 from reid_cckd.commands.train import main as train_main
-from reid_cckd.engine import load_checkpoint
+from reid_cckd.engine import Trainer, load_checkpoint
 from tests.commands.conftest import recipe, write_config
 
 OBJECTIVE = {"alpha": 0.5, "beta": 10.0}
@@ -46,6 +47,27 @@ def test_the_memory_order_is_that_of_the_cpu_unless_told(config: str, tmp_path: 
     assert len(one) == 6
     assert one == pytest.approx(other, rel=1e-3)
     assert train_main([config, "train.channels_last=false", "--resume"]) == 0
+
+
+def test_a_run_of_a_fused_optimiser_goes_on_in_another_memory_order(
+    config: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = Trainer._step
+
+    def leave(self: Trainer, loaded: Batch) -> None:
+        if self.position.step == 8:
+            raise KeyboardInterrupt
+        step(self, loaded)
+
+    options = ["optim.name=sgd", "optim.lr=0.01", "optim.options={momentum: 0.9, fused: true}"]
+    assert train_main([config, *options, f"output={tmp_path / 'whole'}"]) == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_step", leave)
+        assert train_main([config, *options]) == 130
+    assert train_main([config, *options, "train.channels_last=false", "--resume"]) == 0
+    whole, resumed = (load_checkpoint(tmp_path / name / "last.pt")["model"] for name in ("whole", "run"))
+    for name, value in whole.items():
+        torch.testing.assert_close(resumed[name], value, rtol=1e-3, atol=1e-4, msg=name)
 
 
 def test_a_compiled_student_learns_the_same(config: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
