@@ -57,7 +57,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=0)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--only", default="", help="only rows whose name contains this, and the last")
-    parser.add_argument("--compile", action="store_true", help="torch.compile the student")
+    parser.add_argument("--compile", choices=["off", "teacher", "both"], default="off", help="who is compiled")
     parser.add_argument("--repdistiller", type=Path, help="a checkout of RepDistiller")
     arguments = parser.parse_args()
     if arguments.quick:
@@ -143,12 +143,13 @@ def make_trainer(
             "mode": mode,
             "views": 2,
             "amp": "off" if amp == "off" else "bfloat16",
+            "compile": arguments.compile != "off",
             "cache_dtype": "float32",  # an untrained network may give any number
         }
         values["objective"] = {"alpha": 0.5}
         loaded = build.load_network(checkpoint)
     values["train"]["amp"] = "bfloat16" if amp == "both" else "off"
-    values["train"] |= {"compile": arguments.compile, "cuda_graph": recorded}
+    values["train"] |= {"compile": arguments.compile == "both", "cuda_graph": recorded}
     chosen = config_from_dict(values, "the benchmark")
     torch.manual_seed(0)
     manifest = build.read_manifest(chosen.data).select("train")

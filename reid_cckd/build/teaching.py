@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 from torch.utils.data import DataLoader
 
 from reid_cckd import config as configuration
@@ -41,7 +42,8 @@ def build_teacher(
     """
     assert config.teacher is not None
     settings = config.teacher
-    online = OnlineTeacher(teacher, teacher_precision(config, device))
+    network: nn.Module = torch.compile(teacher) if settings.compile else teacher  # type: ignore[assignment]
+    online = OnlineTeacher(network, teacher_precision(config, device))
     if settings.mode == "online":
         return online
     facts = _facts(config, settings, loaded, numbering.fingerprint(dataset), device)

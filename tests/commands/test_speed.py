@@ -70,16 +70,30 @@ def test_a_run_of_a_fused_optimiser_goes_on_in_another_memory_order(
         torch.testing.assert_close(resumed[name], value, rtol=1e-3, atol=1e-4, msg=name)
 
 
-def test_a_compiled_student_learns_the_same(config: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    compiled: list[Any] = []
+@pytest.fixture
+def compiled(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What is compiled, by everything of torch.compile but the machine code, which takes a minute."""
+    found: list[Any] = []
     compile_it = torch.compile
 
     def traced(network: Any) -> Any:
-        """Everything of torch.compile but the machine code, which takes a minute."""
-        compiled.append(compile_it(network, backend="aot_eager"))
-        return compiled[-1]
+        found.append(compile_it(network, backend="aot_eager"))
+        return found[-1]
 
     monkeypatch.setattr(torch, "compile", traced)
+    return found
+
+
+@pytest.mark.parametrize("mode", ["online", "clean"])
+def test_a_compiled_teacher_teaches_the_same(mode: str, config: str, tmp_path: Path, compiled: list[Any]) -> None:
+    for name, compiles in (("plain", False), ("run", True)):
+        asked = [f"teacher.mode={mode}", f"teacher.cache={tmp_path / name / 'answers'}", f"teacher.compile={compiles}"]
+        assert train_main([config, *asked, "train.epochs=1", f"output={tmp_path / name}"]) == 0
+    assert len(compiled) == 1
+    assert balances(tmp_path / "run") == pytest.approx(balances(tmp_path / "plain"), rel=1e-4)
+
+
+def test_a_compiled_student_learns_the_same(config: str, tmp_path: Path, compiled: list[Any]) -> None:
     assert train_main([config, "train.epochs=1", f"output={tmp_path / 'plain'}"]) == 0
     assert train_main([config, "train.epochs=1", "train.compile=true"]) == 0
     assert len(compiled) == 1
