@@ -79,7 +79,7 @@ def stage_of(term: configuration.Term) -> configuration.Stage:
 
 
 def load_network(path: str | Path) -> Loaded:
-    """The network of a checkpoint of `train`: of last.pt the averaged weights where an average was kept.
+    """The network of a checkpoint of `train`, in eval mode: of last.pt the averaged weights where an average was kept.
 
     Raises:
         CheckpointError: the file is damaged, or its weights do not fit its own configuration.
@@ -95,7 +95,7 @@ def load_network(path: str | Path) -> Loaded:
             f"{path}: its weights are of another architecture than its configuration: {reason}"
         ) from error
     known = content["classes"], file_hash(path), content.get("teacher_sha256"), content.get("class_names", ())
-    return Loaded(network, config, *known)
+    return Loaded(network.eval(), config, *known)
 
 
 def load_teacher(config: Config) -> Loaded:

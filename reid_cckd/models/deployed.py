@@ -16,12 +16,18 @@ class Deployed(nn.Module):
     """Images in, rows out: one stage of an `Embedder` in eval mode, without what that stage does not need.
 
     Takes the network over. ``forward(images)``: (N, 3, H, W) uint8, RGB, to (N, D) float32, embeddings at length 1, so
-    that their dot products are what evaluation compares; class scores (``logits``) as they are.
+    that their dot products are what evaluation compares; class scores (``logits``) as they are. ``flip`` adds those of
+    the mirrored images before, as evaluation does unless told otherwise, at twice the work.
+
+    Raises:
+        ValueError: flip of class scores, which evaluation never adds.
     """
 
-    def __init__(self, network: Embedder, answer: Answer) -> None:
+    def __init__(self, network: Embedder, answer: Answer, flip: bool = False) -> None:
         super().__init__()
-        self.network, self.answer = network.eval(), answer
+        if flip and answer == "logits":
+            raise ValueError("flip: the mirrored image is added to embeddings, not to class scores")
+        self.network, self.answer, self.flip = network.eval(), answer, flip
         if answer != "logits":
             network.head = None
         if answer == "embedding":
@@ -29,4 +35,6 @@ class Deployed(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         rows: Tensor = getattr(self.network(images), self.answer)
+        if self.flip:
+            rows = rows + getattr(self.network(images.flip(-1)), self.answer)
         return rows if self.answer == "logits" else functional.normalize(rows)
