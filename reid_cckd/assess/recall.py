@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from reid_cckd.assess.extraction import Extraction
+from reid_cckd.assess.labelled import refuse_unlabelled
 from reid_cckd.assess.verdict import Verdict
 from reid_cckd.data import ImageDataset
 from reid_cckd.engine import on_rank_zero
@@ -24,8 +25,9 @@ class RecallJudge(Extraction):
     main: ClassVar[str] = "recall@1"
 
     def check(self) -> None:
-        """Raises DataError where no two images are of one class."""
+        """Raises DataError where no two images are of one class, or one is of none."""
         labels = self.manifest.labels[searchers(self.manifest.roles)]
+        refuse_unlabelled(labels, f"images of {self.manifest.name} that search each other")
         if len(np.unique(labels)) == len(labels):
             raise DataError(
                 f"{self.manifest.name} at {self.manifest.root}: {len(labels):,} test images, no two of one class, so "

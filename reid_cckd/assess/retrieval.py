@@ -16,6 +16,7 @@ from torch import nn
 
 from reid_cckd import config as configuration
 from reid_cckd.assess.extraction import Extraction
+from reid_cckd.assess.labelled import refuse_unlabelled
 from reid_cckd.assess.verdict import Verdict
 from reid_cckd.data import Manifest
 from reid_cckd.engine import Embeddings, world_size
@@ -51,8 +52,9 @@ class RetrievalJudge(Extraction):
     main: ClassVar[str] = "mean_ap"
 
     def check(self) -> None:
-        """Raises DataError without query or gallery, or where no query has a match in it."""
+        """Raises DataError without query or gallery, with unlabelled queries, or where none has a match."""
         query, gallery = self.part("query"), self.part("gallery")
+        refuse_unlabelled(query.labels, f"queries of {self.manifest.name}")
         if self.settings.cameras == "exclude-same":
             seen = set(zip(gallery.labels.tolist(), gallery.cameras.tolist(), strict=True))
             cameras = Counter(label for label, _ in seen)

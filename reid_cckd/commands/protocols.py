@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from reid_cckd.assess import searchers
+from reid_cckd.assess import refuse_unlabelled, searchers
 from reid_cckd.commands.reporting import write_queries
 from reid_cckd.commands.significance import comparison, intervals
 from reid_cckd.commands.subjects import Subject, open_subject, usual_output
@@ -72,6 +72,7 @@ def _searching_itself(source: Path) -> Subject:
     if not len(kept):
         raise UserError(f"{source} holds images for training only; extract those to test on.")
     part = rows.take(kept)
+    refuse_unlabelled(part.labels, f"images of {source} that search each other")
     return Subject(source.name, part, part, Evaluation(), local_device(pick_device()), {})
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from reid_cckd import build
-from reid_cckd.assess import RetrievalJudge, held_back
+from reid_cckd.assess import RetrievalJudge, held_back, refuse_unlabelled
 from reid_cckd.config import Config, Data, Evaluation, config_from_dict, to_dict
 from reid_cckd.data import Manifest, Source
 from reid_cckd.data.sources import Files
@@ -68,10 +68,13 @@ def open_subject(source: Path, overrides: Sequence[str] = (), gallery: Path | No
         UserError: no such file, or what it holds does not fit; a key that cannot be changed here.
     """
     if is_embeddings(source) or (source.suffix == "" and not source.is_file()):
-        return _from_folder(source, overrides, gallery)
-    if gallery is not None:
+        subject = _from_folder(source, overrides, gallery)
+    elif gallery is not None:
         raise ConfigError(f"--gallery goes with a folder of embeddings; {source} is a checkpoint.")
-    return _from_checkpoint(source, overrides)
+    else:
+        subject = _from_checkpoint(source, overrides)
+    refuse_unlabelled(subject.query.labels, f"queries of {source}")
+    return subject
 
 
 def open_checkpoint(source: Path, overrides: Sequence[str] = ()) -> Tested:

@@ -243,3 +243,12 @@ def test_only_some_objectives_ask_a_teacher_for_class_scores(objective: dict[str
     values = {"output": "runs/x", "data": {"root": "."}, "model": {"backbone": "resnet18"}, "objective": objective}
     teacher = {"teacher": {"checkpoint": "last.pt"}} if objective else {}
     assert asks_for_scores(config_from_dict({**values, **teacher}, "test").objective) is asked
+
+
+@pytest.mark.parametrize("task", ["recall", "retrieval"])
+def test_unlabelled_images_do_not_search_as_one_person(folders: Path, task: str) -> None:
+    paths, roles = ("test/cat/0.png", "test/cat/1.png", "test/bird/0.png"), {"recall": "test", "retrieval": "query"}
+    held = np.array([roles[task], roles[task], "gallery" if task == "retrieval" else "test"])
+    manifest = Manifest("some", folders, paths, np.array([-1, 3, 3]), np.zeros(3, dtype=np.int64), held)
+    with pytest.raises(DataError, match=r"1 of \d .* unlabelled"):
+        build_judge(settings(folders, task=task, cameras="ignore"), manifest, CPU)
