@@ -42,6 +42,8 @@ def test_judged(arguments: argparse.Namespace, task: str) -> None:
         UserError: an option of retrieval, a key that cannot be changed here, or data that does not fit.
     """
     source = arguments.source
+    if arguments.protocol not in ("retrieval", task):
+        raise ConfigError(f"--protocol {arguments.protocol} is of retrieval or embeddings, and {source} is for {task}.")
     for name in ("gallery", "rerank", "expand", "bootstrap", "compare", "save_embeddings"):
         if getattr(arguments, name) is not None:
             raise ConfigError(f"--{name.replace('_', '-')} is of retrieval, and {source} is for {task}.")

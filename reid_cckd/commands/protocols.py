@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from reid_cckd.assess import refuse_unlabelled, searchers
 from reid_cckd.commands.reporting import write_queries
 from reid_cckd.commands.significance import comparison, intervals
-from reid_cckd.commands.subjects import Subject, open_subject, usual_output
+from reid_cckd.commands.subjects import Subject, changes, configured, open_subject, usual_output
 from reid_cckd.config import Evaluation
 from reid_cckd.engine import Embeddings, local_device, pick_device, rank
 from reid_cckd.errors import ConfigError, UserError
 from reid_cckd.evaluation import RecallResult, evaluate_recall, evaluate_single_shot, pool_queries
 from reid_cckd.files import write_json
 from reid_cckd.report import format_table, provenance
+
+RECALL_RANKS = (1, 2, 4, 8)  # unless evaluation.ranks says others
 
 
 def pooled(subject: Subject) -> Subject:
@@ -52,32 +56,37 @@ def test_otherwise(arguments: argparse.Namespace) -> None:
 
 
 def _recall(arguments: argparse.Namespace, folder: Path) -> tuple[Subject, dict[str, Any]]:
-    subject = _searching_itself(arguments.source)
-    other = _searching_itself(arguments.compare) if arguments.compare else None
-    result = _recalled(subject)
+    config = configured(arguments.overrides, ("evaluation.ranks", "train.device"))
+    ranks = config.evaluation.ranks if changes(arguments.overrides, "evaluation.ranks") else RECALL_RANKS
+    device = local_device(pick_device(config.train.device))
+    subject = _searching_itself(arguments.source, device)
+    other = _searching_itself(arguments.compare, device) if arguments.compare else None
+    result = _recalled(subject, ranks)
     found: dict[str, Any] = {"scores": result.summary()}
     if arguments.bootstrap:
         found["intervals"] = intervals(subject, result, arguments.bootstrap)
     if other is not None:
-        found["comparison"] = comparison(subject, result, other, _recalled(other))
+        found["comparison"] = comparison(subject, result, other, _recalled(other, ranks))
     if rank() == 0:
         write_queries(folder / "queries.csv", subject.query, result)
     return subject, found
 
 
-def _searching_itself(source: Path) -> Subject:
+def _searching_itself(source: Path, device: torch.device) -> Subject:
     """Embeddings of which some search each other."""
+    if source.is_file():
+        raise ConfigError(f"{source} is a checkpoint, which evaluation.task=recall lets search without --protocol.")
     rows = Embeddings.load(source)
     kept = np.flatnonzero(searchers(rows.roles))
     if not len(kept):
         raise UserError(f"{source} holds images for training only; extract those to test on.")
     part = rows.take(kept)
     refuse_unlabelled(part.labels, f"images of {source} that search each other")
-    return Subject(source.name, part, part, Evaluation(), local_device(pick_device()), {})
+    return Subject(source.name, part, part, Evaluation(), device, {})
 
 
-def _recalled(subject: Subject) -> RecallResult:
-    return evaluate_recall(subject.query.vectors, subject.query.labels, device=subject.device)
+def _recalled(subject: Subject, ranks: Sequence[int]) -> RecallResult:
+    return evaluate_recall(subject.query.vectors, subject.query.labels, ranks, device=subject.device)
 
 
 def _single_shot(arguments: argparse.Namespace) -> tuple[Subject, dict[str, Any]]:

@@ -127,7 +127,7 @@ def subject_of(
 
 
 def _from_folder(source: Path, overrides: Sequence[str], gallery: Path | None) -> Subject:
-    refuse_others(overrides, ("evaluation.", "train.device", "data.root", "data.dataset"))
+    config = configured(overrides, ("evaluation.", "train.device", "data.root", "data.dataset"))
     if not is_embeddings(source) and not part_of(source).exists():
         found = "holds neither last.pt nor vectors.npy" if source.is_dir() else "does not exist"
         raise UserError(f"{source} {found}. Expected a run's folder or checkpoint, or embeddings that `extract` kept.")
@@ -140,14 +140,23 @@ def _from_folder(source: Path, overrides: Sequence[str], gallery: Path | None) -
             f"reid-cckd compare."
         )
     _refuse_other_names(first.class_names, other.class_names)
-    blank = {"output": "-", "data": {"root": ""}, "model": {"backbone": "-"}}
-    config = config_from_dict(blank, "command line", overrides)
     images = _images(config.data, overrides) if config.data.root else None
     device = local_device(pick_device(config.train.device))
     settings = _as_extracted(config.evaluation, first.about, overrides, source)
     record = {"evaluation": asdict(settings), "embeddings": dict(first.about)}
     parts = (first.select("query"), other.select("gallery"))
     return Subject(source.name, *parts, settings, device, record, images)
+
+
+def configured(overrides: Sequence[str], allowed: tuple[str, ...]) -> Config:
+    """What the command line says of ``allowed`` keys, and the usual of all others: embeddings bring no settings.
+
+    Raises:
+        ConfigError: another key, or one that is wrong.
+    """
+    refuse_others(overrides, allowed)
+    blank = {"output": "-", "data": {"root": ""}, "model": {"backbone": "-"}}
+    return config_from_dict(blank, "command line", overrides)
 
 
 def _refuse_other_names(queries: Mapping[int, str], gallery: Mapping[int, str]) -> None:
@@ -162,7 +171,7 @@ def _refuse_other_names(queries: Mapping[int, str], gallery: Mapping[int, str]) 
 
 def _as_extracted(settings: Evaluation, about: Mapping[str, Any], overrides: Sequence[str], source: Path) -> Evaluation:
     """The settings with what the embeddings were made with: None where neither they nor the user say it."""
-    given = {name: getattr(settings, name) for name in MADE_WITH if _changes(overrides, f"evaluation.{name}")}
+    given = {name: getattr(settings, name) for name in MADE_WITH if changes(overrides, f"evaluation.{name}")}
     made: dict[str, Any] = {name: about.get(name, given.get(name)) for name in MADE_WITH}
     for name in given:
         if made[name] != given[name]:
@@ -174,11 +183,11 @@ def _as_extracted(settings: Evaluation, about: Mapping[str, Any], overrides: Seq
 
 def _images(data: Data, overrides: Sequence[str]) -> Source:
     """What reads the images below ``data.root``: as a layout has them that is named, or else files."""
-    named = _changes(overrides, "data.dataset")
+    named = changes(overrides, "data.dataset")
     return build.read_manifest(data).reader if named else Files(Path(data.root))
 
 
-def _changes(overrides: Sequence[str], key: str) -> bool:
+def changes(overrides: Sequence[str], key: str) -> bool:
     return any(override.startswith(f"{key}=") for override in overrides)
 
 

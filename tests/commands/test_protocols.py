@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 from reid_cckd.commands.__main__ import main
 from reid_cckd.engine import Embeddings
+from reid_cckd.evaluation import evaluate_recall
 
 
 def embedded(roles: list[str], labels: np.ndarray | None = None) -> Embeddings:
@@ -50,3 +52,25 @@ def test_unlabelled_images_do_not_search_as_one_person(
 def test_unlabelled_images_in_the_gallery_are_distractors(tmp_path: Path) -> None:
     embedded(REID, np.array([0, 1, 2, 0, 1, 2, 0, 1, 2, -1, -1, -1])).save(tmp_path / "set")
     assert main(["test", str(tmp_path / "set"), "--output", str(tmp_path / "out")]) == 0
+
+
+def test_recall_takes_the_ranks_it_is_given_and_no_key_that_it_would_ignore(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = embedded(["test"] * 12)
+    rows.save(tmp_path / "set")
+    arguments = ["test", str(tmp_path / "set"), "--protocol", "recall"]
+    message = refusal(capsys, tmp_path, *arguments, "evaluation.flip=false")
+    assert "evaluation.flip=false: this changes evaluation.ranks, train.device only" in message
+    assert main([*arguments, "evaluation.ranks=[1, 10]", "--output", str(tmp_path / "out")]) == 0
+    scores = json.loads((tmp_path / "out" / "report.json").read_text())["scores"]
+    assert scores == evaluate_recall(rows.vectors, rows.labels, (1, 10)).summary()
+
+
+def test_a_checkpoint_is_not_measured_by_another_protocol_than_its_own(
+    teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    message = refusal(capsys, tmp_path, "test", teacher, "--protocol", "recall")
+    assert "evaluation.task=recall lets search" in message
+    message = refusal(capsys, tmp_path, "test", teacher, "evaluation.task=recall", "--protocol", "single-shot")
+    assert "--protocol single-shot is of retrieval or embeddings" in message
