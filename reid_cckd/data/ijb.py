@@ -64,7 +64,13 @@ def read_ijb(meta: str | os.PathLike[str]) -> IJB:
     pairs = _pairs(folder / f"{name}_template_pair_label.txt")
     halves = ("G1", "G2") if name == "ijbc" else ("S1", "S2")
     tables = [folder / f"{name}_1N_gallery_{half}.csv" for half in halves] + [folder / f"{name}_1N_probe_mixed.csv"]
-    listed = [_subjects(table) for table in tables] if all(table.exists() for table in tables) else []
+    held = [table for table in tables if table.exists()]
+    if held and len(held) < len(tables):
+        lost = next(table for table in tables if table not in held)
+        raise DataError(
+            f"{lost} is missing, and {held[0].name} is there. Unpack the lists of 1:N again, or remove all."
+        )
+    listed = [_subjects(table) for table in held]
     known = np.unique(faces.templates)
     wanted = [*pairs[:2], *(part.templates for part in listed)]
     for file, templates in zip([folder / f"{name}_template_pair_label.txt"] * 2 + tables, wanted, strict=False):
@@ -113,11 +119,19 @@ def _pairs(path: Path) -> tuple[Ints, Ints, NDArray[np.bool_]]:
 
 
 def _subjects(path: Path) -> Subjects:
-    """The person of each template, from a table of images with TEMPLATE_ID and SUBJECT_ID first."""
+    """The person of each template, from a table of images with TEMPLATE_ID and SUBJECT_ID first.
+
+    Its first line is a heading, unless that begins with a number.
+    """
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.reader(file))[1:]
-        people = {int(row[0]): int(row[1]) for row in rows if row}
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = [row for row in csv.reader(file) if row]
+        rows = rows[0 if rows and rows[0][0].isdecimal() else 1 :]
+        people = {int(row[0]): int(row[1]) for row in rows}
+        if torn := [row for row in rows if people[int(row[0])] != int(row[1])]:
+            raise DataError(
+                f"{path}: template {torn[0][0]} shows two people, {torn[0][1]} and {people[int(torn[0][0])]}."
+            )
         return Subjects(np.array(list(people), dtype=np.int64), np.array(list(people.values()), dtype=np.int64))
     except (OSError, csv.Error, ValueError, IndexError, OverflowError) as error:
         raise DataError(f"{path}: expected a template and a person first in every line ({error}).") from error

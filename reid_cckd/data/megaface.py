@@ -113,13 +113,17 @@ def folder_of(path: str) -> str:
 
 
 def rows_of(wanted: Iterable[str], held: Sequence[str], what: str) -> NDArray[np.int64]:
-    """Row of each wanted path among those held; a folder that all held lie in may be missing from the wanted.
+    """Row of each wanted path among those held, the one spelled alike if there are several.
+
+    A folder that all held lie in may be missing from the wanted.
 
     Raises:
         DataError: some are not held, with an example of either side.
     """
     places = {key_of(path): row for row, path in enumerate(held)}
-    keys = [key_of(path) for path in wanted]
+    exact = {path: row for row, path in enumerate(held)} if len(places) < len(held) else {}
+    names = list(wanted)
+    keys = [key_of(name) for name in names]
     folder = _folder_above(keys, places)
     missing = [key for key in keys if folder + key not in places]
     if missing:
@@ -127,7 +131,8 @@ def rows_of(wanted: Iterable[str], held: Sequence[str], what: str) -> NDArray[np
         raise DataError(
             f"{what}: {len(missing):,} of {len(keys):,} images have no row, the first {missing[0]!r}{example}."
         )
-    return np.array([places[folder + key] for key in keys], dtype=np.int64)
+    found = (exact.get(folder + name, places[folder + key]) for name, key in zip(names, keys, strict=True))
+    return np.fromiter(found, dtype=np.int64, count=len(keys))
 
 
 def named_in(path: str | os.PathLike[str], held: Sequence[str]) -> NDArray[np.bool_]:

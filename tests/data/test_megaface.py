@@ -138,7 +138,8 @@ def test_ijb_meta(tmp_path: Path, name: str) -> None:
     assert [(part.templates.tolist(), part.people.tolist()) for part in ijb.galleries] == [([1], [7]), ([2], [8])]
     assert ijb.probes is not None
     assert ijb.probes.people.tolist() == [7, 8]
-    (tmp_path / f"{name}_1N_probe_mixed.csv").unlink()
+    for table in tmp_path.glob("*_1N_*.csv"):
+        table.unlink()
     assert read_ijb(tmp_path).galleries == ()
 
 
@@ -187,3 +188,24 @@ def test_pair_lists(tmp_path: Path) -> None:
             read_pair_list(tmp_path / "pairs.txt")
     with pytest.raises(DataError, match="Cannot read"):
         read_pair_list(tmp_path / "gone.txt")
+
+
+def test_ijb_lists_of_one_to_many_are_all_there_or_none(tmp_path: Path) -> None:
+    (write_ijb(tmp_path) / "ijbc_1N_gallery_G2.csv").unlink()
+    with pytest.raises(DataError, match=r"gallery_G2\.csv is missing, and ijbc_1N_gallery_G1\.csv is there"):
+        read_ijb(tmp_path)
+
+
+def test_ijb_subjects_need_no_heading_and_one_person_a_template(tmp_path: Path) -> None:
+    table = write_ijb(tmp_path) / "ijbc_1N_gallery_G1.csv"
+    table.write_text("2,9,img/3.jpg,3\r\n1,7,img/1.jpg,3\r\n\r\n", encoding="utf-8-sig")
+    assert read_ijb(tmp_path).galleries[0].templates.tolist() == [2, 1]
+    table.write_text("head\n1,7,img/1.jpg,3\n1,8,img/2.jpg,3\n")
+    with pytest.raises(DataError, match=r"gallery_G1\.csv: template 1 shows two people, 7 and 8"):
+        read_ijb(tmp_path)
+
+
+def test_of_paths_that_lists_may_mix_up_the_one_spelled_alike_is_taken() -> None:
+    held = ["faces/a b.jpg", "faces/a_b.jpg", "faces/c d.jpg"]
+    assert megaface.rows_of(["a b.jpg", "a_b.jpg", "c_d.jpg"], held, "list").tolist() == [0, 1, 2]
+    assert megaface.rows_of(["faces\\a b.jpg", "faces/a b.jpg"], held[:1], "list").tolist() == [0, 0]
