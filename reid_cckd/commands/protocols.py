@@ -26,9 +26,22 @@ RECALL_RANKS = (1, 2, 4, 8)  # unless evaluation.ranks says others
 
 
 def pooled(subject: Subject) -> Subject:
-    """The same with one query a person and camera, the mean of its images."""
+    """The same with one query a person and camera, the mean of its images.
+
+    Raises:
+        UserError: every query is the only one of its person and camera, so that nothing would be pooled.
+    """
     query = subject.query
-    vectors, first = pool_queries(query.vectors, query.labels, query.cameras)
+    try:
+        vectors, first = pool_queries(query.vectors, query.labels, query.cameras)
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{subject.name}: {error}") from error
+    if len(first) == len(query):
+        raise UserError(
+            f"{subject.name}: no person has two queries at one camera, as in the folder query of Market-1501 and "
+            "DukeMTMC, so multi-query would be single query under another name. Extract more queries, for Market-1501 "
+            "those of gt_bbox (a CSV that lists them as query), and give the gallery with --gallery."
+        )
     return replace(subject, query=replace(query.take(first), vectors=vectors))
 
 

@@ -49,7 +49,7 @@ def comparison(subject: Subject, result: Result, other: Subject, baseline: Resul
 
 
 def refuse_other_images(subject: Subject, other: Subject) -> None:
-    """A paired comparison needs the same images in the same order."""
+    """A paired comparison needs the same images in the same order, of the same people and cameras."""
     for role, ours, theirs in (
         ("query", subject.query, other.query),
         ("gallery", subject.gallery, other.gallery),
@@ -59,3 +59,5 @@ def refuse_other_images(subject: Subject, other: Subject) -> None:
                 f"{subject.name} and {other.name} have different {role} images ({len(ours):,} and {len(theirs):,}); "
                 f"extract both from the same data set."
             )
+        if ours.labels.tolist() != theirs.labels.tolist() or ours.cameras.tolist() != theirs.cameras.tolist():
+            raise UserError(f"{subject.name} and {other.name} give the same {role} images other labels or cameras.")

@@ -139,6 +139,7 @@ def _from_folder(source: Path, overrides: Sequence[str], gallery: Path | None) -
             f"extract both with the same one. To search one network's gallery by another's queries, use "
             f"reid-cckd compare."
         )
+    refuse_other_making(first, source, other, gallery)
     _refuse_other_names(first.class_names, other.class_names)
     images = _images(config.data, overrides) if config.data.root else None
     device = local_device(pick_device(config.train.device))
@@ -157,6 +158,16 @@ def configured(overrides: Sequence[str], allowed: tuple[str, ...]) -> Config:
     refuse_others(overrides, allowed)
     blank = {"output": "-", "data": {"root": ""}, "model": {"backbone": "-"}}
     return config_from_dict(blank, "command line", overrides)
+
+
+def refuse_other_making(first: Embeddings, name: Path, second: Embeddings, other: Path | None) -> None:
+    """What is to be compared must come from one layer, and with the mirror image or without on both sides."""
+    for key in MADE_WITH:
+        if key in first.about and key in second.about and first.about[key] != second.about[key]:
+            raise UserError(
+                f"{name} was extracted with evaluation.{key}={first.about[key]} and {other} with {second.about[key]}; "
+                "extract both alike."
+            )
 
 
 def _refuse_other_names(queries: Mapping[int, str], gallery: Mapping[int, str]) -> None:

@@ -83,6 +83,7 @@ def _test(arguments: argparse.Namespace) -> None:
     subject = open_subject(arguments.source, arguments.overrides, arguments.gallery)
     if arguments.save_embeddings and rank() == 0:
         subject.query.joined(subject.gallery).save(arguments.save_embeddings)
+    images = len(subject.query)
     if arguments.protocol == "multi-query":
         subject = pooled(subject)
     other = open_subject(arguments.compare, arguments.overrides) if arguments.compare else None
@@ -97,7 +98,7 @@ def _test(arguments: argparse.Namespace) -> None:
         return
     folder = arguments.output or usual_output(arguments.source, arguments.overrides)
     if arguments.protocol == "multi-query":
-        more["queries"] = "means of a person's images at a camera"
+        more["queries"] = {"each": "mean of a person's images at a camera", "images": images}
     report = report_subject(subject, result, folder, refinement, more)
     if arguments.json:
         write_json(arguments.json, report)

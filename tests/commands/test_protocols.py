@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -74,3 +75,39 @@ def test_a_checkpoint_is_not_measured_by_another_protocol_than_its_own(
     assert "evaluation.task=recall lets search" in message
     message = refusal(capsys, tmp_path, "test", teacher, "evaluation.task=recall", "--protocol", "single-shot")
     assert "--protocol single-shot is of retrieval or embeddings" in message
+
+
+def test_single_query_is_not_called_multi_query(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = embedded(REID)
+    replace(rows, cameras=np.arange(12)).save(tmp_path / "alone")
+    message = refusal(capsys, tmp_path, "test", tmp_path / "alone", "--protocol", "multi-query")
+    assert "no person has two queries at one camera" in message
+    replace(rows, cameras=rows.cameras // 2).save(tmp_path / "several")
+    assert (
+        main(["test", str(tmp_path / "several"), "--protocol", "multi-query", "--output", str(tmp_path / "out")]) == 0
+    )
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert (report["queries"]["images"], report["protocol"]["queries"]) == (6, 3)
+
+
+@pytest.mark.parametrize(("key", "value"), [("flip", False), ("on", "embedding")])
+def test_query_and_gallery_are_extracted_alike(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], key: str, value: object
+) -> None:
+    rows = embedded(REID)
+    rows.save(tmp_path / "set")
+    replace(rows, about={**rows.about, key: value}).save(tmp_path / "other")
+    message = refusal(capsys, tmp_path, "test", tmp_path / "set", "--gallery", tmp_path / "other")
+    assert f"set was extracted with evaluation.{key}=" in message
+
+
+@pytest.mark.parametrize("column", ["labels", "cameras"])
+def test_a_paired_test_needs_the_same_labels_and_cameras(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], column: str
+) -> None:
+    rows = embedded(REID)
+    rows.save(tmp_path / "set")
+    replace(rows, **{column: getattr(rows, column)[::-1]}).save(tmp_path / "other")
+    for arguments in (["test", tmp_path / "set", "--compare"], ["compare", tmp_path / "set"]):
+        message = refusal(capsys, tmp_path, *arguments, tmp_path / "other")
+        assert "give the same query images other labels or cameras" in message

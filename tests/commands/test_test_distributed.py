@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ def cases(teacher: Path, folder: Path) -> dict[str, list[str]]:
     return {
         "embeddings": [str(folder / "features")],
         "checkpoint": [str(teacher), BATCH, "--save-embeddings", str(folder / "WHO" / "saved")],
-        "multi-query": [str(teacher), BATCH, "--protocol", "multi-query", "--bootstrap", "20"],
+        "multi-query": [str(folder / "several"), "--protocol", "multi-query", "--bootstrap", "20"],
         "single-shot": [str(teacher), BATCH, "--protocol", "single-shot"],
         "verification": [str(teacher), BATCH, *pairs],
         "refined": [str(teacher), BATCH, "--rerank", "5", "2", "0.3", "--expand", "3"],
@@ -71,6 +72,8 @@ def found(teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "pairs.bin").write_bytes(pickle.dumps((images, [True, False] * 10), protocol=2))
     (folder / "same.bin").write_bytes(pickle.dumps((images, [True] * 20), protocol=2))
     assert main(["extract", str(teacher), "--output", str(folder / "features")]) == 0
+    rows = Embeddings.load(folder / "features")
+    replace(rows, cameras=(rows.roles == "gallery").astype(np.int64)).save(folder / "several")
     for name, arguments in cases(teacher, folder).items():
         assert run(arguments, folder / "one" / name) == 0
     ports = {name: free_port() for name in (*cases(teacher, folder), *refused(teacher, folder))}
