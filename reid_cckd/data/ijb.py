@@ -64,13 +64,13 @@ def read_ijb(meta: str | os.PathLike[str]) -> IJB:
     pairs = _pairs(folder / f"{name}_template_pair_label.txt")
     halves = ("G1", "G2") if name == "ijbc" else ("S1", "S2")
     tables = [folder / f"{name}_1N_gallery_{half}.csv" for half in halves] + [folder / f"{name}_1N_probe_mixed.csv"]
-    held = [table for table in tables if table.exists()]
-    if held and len(held) < len(tables):
-        lost = next(table for table in tables if table not in held)
+    present = [table for table in tables if table.exists()]
+    if present and len(present) < len(tables):
+        lost = next(table for table in tables if table not in present)
         raise DataError(
-            f"{lost} is missing, and {held[0].name} is there. Unpack the lists of 1:N again, or remove all."
+            f"{lost} is missing, and {present[0].name} is there. Unpack the lists of 1:N again, or remove all."
         )
-    listed = [_subjects(table) for table in held]
+    listed = [_subjects(table) for table in present]
     known = np.unique(faces.templates)
     wanted = [*pairs[:2], *(part.templates for part in listed)]
     for file, templates in zip([folder / f"{name}_template_pair_label.txt"] * 2 + tables, wanted, strict=False):
