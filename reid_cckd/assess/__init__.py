@@ -5,7 +5,6 @@ from reid_cckd.assess.choice import build_judge
 from reid_cckd.assess.classification import ClassificationJudge, held_back
 from reid_cckd.assess.heads import asks_for_scores, head_judge
 from reid_cckd.assess.identification import IdentificationJudge
-from reid_cckd.assess.labelled import refuse_unlabelled
 from reid_cckd.assess.recall import RecallJudge, searchers
 from reid_cckd.assess.retrieval import PLAIN, Refinement, RetrievalJudge, evaluate_embeddings, protocol, scores
 from reid_cckd.assess.verdict import Judge, Verdict
@@ -30,7 +29,6 @@ __all__ = [
     "head_judge",
     "held_back",
     "protocol",
-    "refuse_unlabelled",
     "scores",
     "searchers",
 ]

@@ -10,9 +10,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from reid_cckd.assess.extraction import Extraction
-from reid_cckd.assess.labelled import refuse_unlabelled
 from reid_cckd.assess.verdict import Verdict
-from reid_cckd.data import ImageDataset
+from reid_cckd.data import ImageDataset, refuse_unlabelled
 from reid_cckd.engine import on_rank_zero
 from reid_cckd.errors import DataError
 from reid_cckd.evaluation import RecallResult, evaluate_recall

@@ -16,9 +16,8 @@ from torch import nn
 
 from reid_cckd import config as configuration
 from reid_cckd.assess.extraction import Extraction
-from reid_cckd.assess.labelled import refuse_unlabelled
 from reid_cckd.assess.verdict import Verdict
-from reid_cckd.data import Manifest
+from reid_cckd.data import Manifest, refuse_unlabelled
 from reid_cckd.engine import Embeddings, world_size
 from reid_cckd.errors import DataError
 from reid_cckd.evaluation import (

@@ -14,7 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reid_cckd.commands.console import make_parser, run
+from reid_cckd.commands.making import refuse_other_making
 from reid_cckd.commands.progress import progress, readable_bytes, readable_seconds
+from reid_cckd.data import refuse_unlabelled
 from reid_cckd.data.megaface import (
     distractor_list,
     named_in,
@@ -59,8 +61,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Entry of the command."""
     text = "Find each photo of a person by each other photo of that person among the first N distractors."
     parser = make_parser("identify", text, EXAMPLES)
-    parser.add_argument("probes", type=Path, help="embeddings of the photos (extract, or features from-devkit)")
-    parser.add_argument("distractors", type=Path, help="embeddings of the distractors")
+    parser.add_argument("probes", type=Path, help="embeddings of the photos (its queries, if it has any)")
+    parser.add_argument("distractors", type=Path, help="embeddings of the distractors (its gallery, if it has one)")
     parser.add_argument("--probe-list", type=Path, help="the devkit's list of probes; by default all")
     parser.add_argument("--distractor-lists", type=Path, help="LISTS of the devkit's LISTS_SCALE_SET; by default all")
     parser.add_argument("--sets", type=int, nargs="+", default=[1], help="which sets of the lists (default 1)")
@@ -77,9 +79,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _command(arguments: argparse.Namespace) -> None:
     if len(arguments.sets) > 1 and arguments.distractor_lists is None:
         raise ConfigError("--sets goes with --distractor-lists: one folder of distractors is one set.")
+    arguments.sets = list(dict.fromkeys(arguments.sets))
     photos, others = Embeddings.load(arguments.probes), Embeddings.load(arguments.distractors)
     if photos.source and others.source and photos.source != others.source:
         raise UserError(f"{arguments.probes} and {arguments.distractors} come from different checkpoints.")
+    refuse_other_making(photos, arguments.probes, others, arguments.distractors)
+    photos, others = _of(photos, "query"), _of(others, "gallery")
     probes = _probes(arguments, photos)
     ignored = _ignored(arguments, others)
     scales = _scales(arguments, len(others))
@@ -92,7 +97,13 @@ def _command(arguments: argparse.Namespace) -> None:
                     rows = probes.vectors if vectors is None else vectors
                     found = _evaluate(arguments, rows, probes.people, others, chain, order, wrong)
                     results[kind][number] = _merged(results[kind].get(number), found)
-    _report(arguments, probes, others, {kind: found for kind, found in results.items() if found})
+    made = {"probes": dict(photos.about), "distractors": dict(others.about)}
+    _report(arguments, probes, made, {kind: found for kind, found in results.items() if found})
+
+
+def _of(rows: Embeddings, role: str) -> Embeddings:
+    """The images of a role where a folder holds such; features of the devkit know none, and all of them count."""
+    return rows.select(role) if (rows.roles == role).any() else rows
 
 
 def _probes(arguments: argparse.Namespace, photos: Embeddings) -> Probes:
@@ -101,8 +112,10 @@ def _probes(arguments: argparse.Namespace, photos: Embeddings) -> Probes:
     vectors: NDArray[Any] = photos.vectors
     if arguments.probe_list is not None:
         listed = read_template_list(arguments.probe_list)
-        vectors = photos.take(rows_of(listed.paths, names, str(arguments.probe_list))).vectors
-        names, people = list(listed.paths), np.array(listed.ids)
+        photos = photos.take(rows_of(listed.paths, names, str(arguments.probe_list)))
+        vectors, names = photos.vectors, list(listed.paths)
+        people = np.array(listed.ids) if listed.ids else photos.labels
+    refuse_unlabelled(people, f"probes of {arguments.probes}")
     if arguments.probe_noises is None:
         return Probes(vectors, people, None, 0)
     noisy = named_in(arguments.probe_noises, names)
@@ -191,7 +204,7 @@ def _announce(arguments: argparse.Namespace, probes: int, others: Embeddings, sc
 def _report(
     arguments: argparse.Namespace,
     probes: Probes,
-    others: Embeddings,
+    made: dict[str, dict[str, Any]],
     results: dict[str, dict[int, IdentificationResult]],
 ) -> None:
     rows = [_row(kind, found, scale) for kind, found in results.items() for scale in next(iter(found.values())).rate]
@@ -206,7 +219,9 @@ def _report(
             "ties": "count as hits",
             "spread": "sample standard deviation over sets",
         },
-        "provenance": provenance(checkpoint_sha256=others.source, device=arguments.device),
+        "provenance": provenance(
+            checkpoint_sha256=str(made["distractors"].get("source", "")), device=arguments.device, embeddings=made
+        ),
     }
     write_json(arguments.output / "report.json", report)
     first = {kind: found[arguments.sets[0]] for kind, found in results.items()}
@@ -227,9 +242,8 @@ def _row(kind: str, results: dict[int, IdentificationResult], scale: int) -> dic
     row: dict[str, Any] = {"features": kind, "distractors": scale}
     for key in per_set[0]:
         if key not in row:
-            values = [float(each[key]) for each in per_set]
-            mean = statistics.mean(values)
-            row[key] = mean if len(values) == 1 else [mean, statistics.stdev(values)]
+            values = [each[key] for each in per_set]
+            row[key] = values[0] if len(values) == 1 else [statistics.fmean(values), statistics.stdev(values)]
     return row
 
 

@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from reid_cckd.assess import refuse_unlabelled, searchers
+from reid_cckd.assess import searchers
 from reid_cckd.commands.reporting import write_queries
 from reid_cckd.commands.significance import comparison, intervals
 from reid_cckd.commands.subjects import Subject, changes, configured, open_subject, usual_output
 from reid_cckd.config import Evaluation
+from reid_cckd.data import refuse_unlabelled
 from reid_cckd.engine import Embeddings, local_device, pick_device, rank
 from reid_cckd.errors import ConfigError, UserError
 from reid_cckd.evaluation import RecallResult, evaluate_recall, evaluate_single_shot, pool_queries

@@ -10,9 +10,10 @@ from typing import Any
 import torch
 
 from reid_cckd import build
-from reid_cckd.assess import RetrievalJudge, held_back, refuse_unlabelled
+from reid_cckd.assess import RetrievalJudge, held_back
+from reid_cckd.commands.making import MADE_WITH, refuse_other_making
 from reid_cckd.config import Config, Data, Evaluation, config_from_dict, to_dict
-from reid_cckd.data import Manifest, Source
+from reid_cckd.data import Manifest, Source, refuse_unlabelled
 from reid_cckd.data.sources import Files
 from reid_cckd.engine import Embeddings, check_alike, is_embeddings, local_device, pick_device
 from reid_cckd.engine.embeddings import part_of
@@ -20,7 +21,6 @@ from reid_cckd.errors import ConfigError, UserError
 from reid_cckd.models import Embedder
 
 TEST_KEYS = ("data.", "evaluation.", "train.device", "train.amp")  # what a test may change of a checkpoint's settings
-MADE_WITH = ("flip", "on")  # settings of evaluation that embeddings keep
 
 
 @dataclass(frozen=True)
@@ -158,16 +158,6 @@ def configured(overrides: Sequence[str], allowed: tuple[str, ...]) -> Config:
     refuse_others(overrides, allowed)
     blank = {"output": "-", "data": {"root": ""}, "model": {"backbone": "-"}}
     return config_from_dict(blank, "command line", overrides)
-
-
-def refuse_other_making(first: Embeddings, name: Path, second: Embeddings, other: Path | None) -> None:
-    """What is to be compared must come from one layer, and with the mirror image or without on both sides."""
-    for key in MADE_WITH:
-        if key in first.about and key in second.about and first.about[key] != second.about[key]:
-            raise UserError(
-                f"{name} was extracted with evaluation.{key}={first.about[key]} and {other} with {second.about[key]}; "
-                "extract both alike."
-            )
 
 
 def _refuse_other_names(queries: Mapping[int, str], gallery: Mapping[int, str]) -> None:

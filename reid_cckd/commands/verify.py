@@ -20,6 +20,7 @@ from reid_cckd.data.pairs import read_pairs
 from reid_cckd.engine import Embeddings, pick_device
 from reid_cckd.errors import ConfigError, UserError
 from reid_cckd.evaluation import evaluate_open_set, evaluate_pairs, pair_rate, pool_templates, predict_pairs
+from reid_cckd.evaluation.options import accepted
 from reid_cckd.evaluation.verification import VerificationResult, roc
 from reid_cckd.files import write_json
 from reid_cckd.report import format_table, provenance, roc_curves
@@ -30,6 +31,7 @@ EXAMPLES = """\
   reid-cckd verify features/ijbc --ijb IJBC/meta --output runs/ijbc          1:1, and 1:N where its files are there"""
 
 PAIR_FARS = (1e-4, 1e-3, 1e-2)
+_PAIRS = "threshold: squared distance out of 0, 0.01 ... 3.99, best on the other folds, which are consecutive"
 IJB_FARS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 
 
@@ -60,6 +62,7 @@ def _command(arguments: argparse.Namespace) -> None:
     try:
         if arguments.pairs is not None:
             result = _pairs(arguments, rows)
+            more["protocol"] = {"pairs": arguments.pairs.name, "folds": arguments.folds, "definition": _PAIRS}
         else:
             result, more = _ijb(arguments, rows, read_ijb(arguments.ijb))
     except (ValueError, TypeError) as error:
@@ -68,6 +71,7 @@ def _command(arguments: argparse.Namespace) -> None:
     rates = [key for key in summary if key.startswith(("tar@", "accuracy", "eer", "auc"))]
     row = {"pairs": result.num_same + result.num_different, **summary}
     print(format_table([row], ["pairs", *rates], percent=rates))
+    _say_what_is_too_fine(result)
     report = {
         "scores": summary,
         **more,
@@ -78,6 +82,13 @@ def _command(arguments: argparse.Namespace) -> None:
     if arguments.json:
         write_json(arguments.json, report)
     print(f"Report and picture: {arguments.output}")
+
+
+def _say_what_is_too_fine(result: VerificationResult) -> None:
+    """Below 1 / different pairs every rate is the same: it accepts none of them."""
+    fine = [f"{far:g}" for far in result.tar if accepted(far, result.num_different) == 0]
+    if fine:
+        print(f"Of {result.num_different:,} different pairs FAR {', '.join(fine)} accepts none: TAR above all of them.")
 
 
 def _pairs(arguments: argparse.Namespace, rows: Embeddings) -> VerificationResult:

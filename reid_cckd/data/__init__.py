@@ -6,6 +6,7 @@ from reid_cckd.data.check import CheckReport, check_manifest
 from reid_cckd.data.convert import Converted, convert
 from reid_cckd.data.dataset import ImageDataset, collate
 from reid_cckd.data.images import BadImage, DamagedImageError, read_image
+from reid_cckd.data.labelled import refuse_unlabelled
 from reid_cckd.data.layouts import LAYOUTS, read_market1501, read_msmt17
 from reid_cckd.data.manifest import ROLES, UNLABELLED, Counts, Manifest
 from reid_cckd.data.on_device import DeviceImages
@@ -48,6 +49,7 @@ __all__ = [
     "read_msmt17",
     "read_pairs",
     "read_superclasses",
+    "refuse_unlabelled",
     "write_pedestrians",
     "write_twin",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -272,3 +273,49 @@ def test_extracted_ijb_goes_with_its_meta_files(teacher: Path, tmp_path: Path) -
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert 0 < report["scores"]["auc"] <= 1
     assert len(report["search"]["galleries"]) == 2
+
+
+def test_probes_are_the_queries_of_a_folder_and_distractors_its_gallery(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    vectors, people, paths = faces()
+    both = np.concatenate([crowd()[0][20:60], vectors])
+    labels, roles = np.append(np.full(40, -1), people), np.array(["gallery"] * 40 + ["query"] * 24)
+    named = np.array([*crowd()[1][20:60], *paths])
+    Embeddings(both, labels, np.zeros(64, int), named, roles, {"flip": True}).save(tmp_path / "set")
+    arguments = ["identify", *[str(tmp_path / "set")] * 2, "--scales", "40", "--output", str(tmp_path / "out")]
+    assert main(arguments) == 0
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["rows"][0]["rank1"] == evaluate_identification(vectors, people, both[:40], [40]).rate[40][1]
+    assert (report["protocol"]["probes"], report["rows"][0]["ignored"]) == (24, 0)
+    assert report["provenance"]["embeddings"] == {"probes": {"flip": True}, "distractors": {"flip": True}}
+    rows = Embeddings.load(tmp_path / "set")
+    replace(rows, labels=np.full(64, -1)).save(tmp_path / "unknown")
+    replace(rows, about={"flip": False}).save(tmp_path / "plain")
+    for probes, words in [("unknown", "24 of 24 probes of"), ("plain", "evaluation.flip=False")]:
+        assert main(["identify", str(tmp_path / probes), *arguments[2:]]) == 2
+        assert words in capsys.readouterr().err
+
+
+def test_a_probe_list_without_ids_leaves_the_people_as_they_are(devkit: Path) -> None:
+    write_template_list(devkit / "some.json", TemplateList(tuple(faces()[2][:8][::-1]), ()))
+    sources = [str(devkit / "facescrub_set"), str(devkit / "megaface_set")]
+    lists = ["--probe-list", str(devkit / "some.json"), "--distractor-lists", str(devkit / "lists.json")]
+    options = [*lists, "--scales", "100", "--sets", "1", "1"]
+    assert main(["identify", *sources, *options, "--output", str(devkit / "out")]) == 0
+    report = json.loads((devkit / "out" / "report.json").read_text())
+    vectors, people = (column[:8] for column in faces()[:2])
+    expected = evaluate_identification(vectors, people, crowd()[0], [100], order=orders()[1])
+    assert report["rows"][0]["rank1"] == expected.rate[100][1]
+    assert (report["protocol"]["sets"], report["protocol"]["probes"]) == ([1], 8)
+
+
+def test_rates_finer_than_the_pairs_are_called_so(devkit: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    paths = faces()[2]
+    lines = [f"{paths[0]} {paths[row]} {int(row < 4)}" for row in range(1, 24)]
+    (devkit / "pairs.txt").write_text("\n".join(lines))
+    arguments = ["--pairs", str(devkit / "pairs.txt"), "--fars", "0.04", "0.06", "--output", str(devkit / "out")]
+    assert main(["verify", str(devkit / "facescrub_set"), *arguments]) == 0
+    assert "Of 20 different pairs FAR 0.04 accepts none" in capsys.readouterr().out
+    protocol = json.loads((devkit / "out" / "report.json").read_text())["protocol"]
+    assert (protocol["pairs"], protocol["folds"]) == ("pairs.txt", 10)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from reid_cckd.data import UNLABELLED
+from reid_cckd.data.manifest import UNLABELLED
 from reid_cckd.errors import DataError
 
 
