@@ -52,7 +52,7 @@ def _command(arguments: argparse.Namespace) -> None:
     searches = result.summary()
     shares = ["mean_ap", "rank1", "mean_inp", "retention"]
     print(format_table(searches, ["search", *shares], percent=shares))
-    print(f"The {arguments.k} nearest of a query agree by {100 * result.agreement:.1f} %.")
+    print(f"The {result.k} nearest of a query agree by {100 * result.agreement:.1f} %.")
     if result.across is None:
         print("Their widths differ, so the student cannot search the teacher's gallery.")
     report = {

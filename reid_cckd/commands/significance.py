@@ -56,8 +56,8 @@ def refuse_other_images(subject: Subject, other: Subject) -> None:
     ):
         if ours.paths.tolist() != theirs.paths.tolist():
             raise UserError(
-                f"{subject.name} and {other.name} have different {role} images ({len(ours):,} and {len(theirs):,}); "
-                f"extract both from the same data set."
+                f"{subject.name} and {other.name} have different {role} images ({len(ours):,} and {len(theirs):,}), or "
+                f"the same in another order; extract both from the same data set."
             )
         if ours.labels.tolist() != theirs.labels.tolist() or ours.cameras.tolist() != theirs.cameras.tolist():
             raise UserError(f"{subject.name} and {other.name} give the same {role} images other labels or cameras.")

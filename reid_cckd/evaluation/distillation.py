@@ -25,7 +25,7 @@ class DistillationResult:
     retention: float  # student's mAP over the teacher's
     retention_across: float | None
     agreement: float  # mean share of a query's k nearest items that both networks name
-    k: int
+    k: int  # at most the gallery
     worse: NDArray[np.int64]  # queries whose AP fell from teacher to student, the largest fall first
 
     def summary(self) -> list[dict[str, Any]]:
@@ -93,7 +93,7 @@ def evaluate_distillation(
         retention=student.mean_ap / teacher.mean_ap,
         retention_across=across.mean_ap / teacher.mean_ap if across is not None else None,
         agreement=_in_common(theirs, ours),
-        k=k,
+        k=theirs.shape[1],
         worse=order[change[order] < 0],
     )
 

@@ -111,3 +111,20 @@ def test_a_paired_test_needs_the_same_labels_and_cameras(
     for arguments in (["test", tmp_path / "set", "--compare"], ["compare", tmp_path / "set"]):
         message = refusal(capsys, tmp_path, *arguments, tmp_path / "other")
         assert "give the same query images other labels or cameras" in message
+
+
+def test_agreement_is_said_of_the_neighbours_there_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    embedded(REID).save(tmp_path / "set")
+    arguments = ["compare", *[str(tmp_path / "set")] * 2, "-k", "50", "--rows", "0", "--output", str(tmp_path / "out")]
+    assert main(arguments) == 0
+    assert "The 6 nearest of a query agree by 100.0 %" in capsys.readouterr().out
+
+
+def test_a_paired_test_says_that_the_order_may_be_what_differs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = embedded(REID)
+    rows.save(tmp_path / "set")
+    rows.take(np.array([1, 0, *range(2, 12)])).save(tmp_path / "turned")
+    message = refusal(capsys, tmp_path, "test", tmp_path / "set", "--compare", tmp_path / "turned")
+    assert "different query images (6 and 6), or the same in another order" in message

@@ -56,3 +56,9 @@ def test_different_images_are_refused():
     (query, gallery, *student), lists = networks()
     with pytest.raises(ValueError, match="teacher_query 40, student_query 39"):
         evaluate_distillation(query, gallery, student[0][:39], student[1], *lists)
+
+
+def test_no_more_neighbours_agree_than_there_are():
+    data, lists = networks()
+    found = evaluate_distillation(*data, *lists, k=10_000)
+    assert (found.k, found.agreement) == (len(data[1]), 1)
