@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reid_cckd.commands.console import make_parser, run
+from reid_cckd.commands.runs import short_names
+from reid_cckd.commands.sameness import read_report
 from reid_cckd.commands.subjects import embed_tested
 from reid_cckd.engine import Embeddings, RunLog
 from reid_cckd.errors import ConfigError, DataError
@@ -43,14 +44,27 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _command(arguments: argparse.Namespace) -> None:
-    folders = dict(_named(one) for one in arguments.runs)
+    folders = named_folders(arguments.runs)
     for picture in draw_figures(folders, arguments.output, arguments.overrides):
         print(picture)
 
 
-def _named(text: str) -> tuple[str, Path]:
-    name, equals, folder = text.partition("=")
-    return (name, Path(folder)) if equals else (Path(text).name, Path(text))
+def named_folders(texts: Sequence[str]) -> dict[str, Path]:
+    """Folders by the names they were given, or by as much of their paths as tells them apart.
+
+    Raises:
+        ConfigError: two have one name.
+    """
+    split = [("", text) if "=" not in text or Path(text).is_dir() else text.split("=", 1) for text in texts]
+    plain = list(dict.fromkeys(Path(folder) for name, folder in split if not name))
+    usual = dict(zip(plain, short_names(plain), strict=True))
+    named: dict[str, Path] = {}
+    for name, text in split:
+        key = name or usual[Path(text)]
+        if key in named:
+            raise ConfigError(f"figures: two runs are called {key!r}; give NAME=FOLDER, or one of them once.")
+        named[key] = Path(text)
+    return named
 
 
 def draw_figures(folders: Mapping[str, Path], output: Path, overrides: Sequence[str] = ()) -> list[Path]:
@@ -80,7 +94,7 @@ def _report(folder: Path) -> dict[str, Any]:
     path = folder / "report.json"
     if not path.is_file():
         raise DataError(f"{folder} holds no finished run: there is no {path}, which `train` writes at its end.")
-    report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    report = read_report(path)
     if not report["scores"]:
         raise DataError(f"{folder} has no score to draw: it was trained without a test set (evaluation.task: none).")
     return report

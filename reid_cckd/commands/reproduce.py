@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,7 @@ def _command(arguments: argparse.Namespace) -> None:
     sweep = Sweep(runs)
     if not arguments.report:
         sweep.work()
+    sweep.check()
     rows = tabulate(study, runs, path)
     report = write_report(study, runs, rows)
     print(f"\n{render(study, rows)}\n\n{comparison_text(study, rows)}\nReport: {report}")
@@ -126,7 +128,7 @@ def _beside(published: Published, rows: Sequence[Mapping[str, Any]], metric: str
         {
             "name": name,
             "score": score_heading(key),
-            "here": _points(_ours(found, name, published.against, key), "not run"),
+            "here": _ours(found, name, published.against, key),
             "published": _points(published.difference(name, key), "not published"),
         }
         for name in found
@@ -137,9 +139,19 @@ def _beside(published: Published, rows: Sequence[Mapping[str, Any]], metric: str
     return format_table(lines, headings, style="markdown")
 
 
-def _ours(found: Mapping[str, Mapping[str, Any]], name: str, against: str | None, key: str) -> float | None:
-    base = found.get(against or "", {})
-    return float(found[name][key][0] - base[key][0]) if key in base and key in found[name] else None
+def _ours(found: Mapping[str, Mapping[str, Any]], name: str, against: str | None, key: str) -> str:
+    """The difference over the seeds that both rows have; of a teacher, which is one run, that of the means."""
+    base, row = found.get(against or "", {}), found[name]
+    if key not in base or key not in row:
+        return "not run"
+    if "by_seed" not in base or "by_seed" not in row:
+        return _points(float(row[key][0] - base[key][0]), "")
+    common = base["by_seed"].keys() & row["by_seed"].keys()
+    if not common:
+        return "no seed in common"
+    mean = statistics.mean(float(row["by_seed"][seed][key] - base["by_seed"][seed][key]) for seed in common)
+    is_part = len(common) < max(base["seeds"], row["seeds"])
+    return _points(mean, "") + (f" (seeds: {', '.join(map(str, sorted(common)))})" if is_part else "")
 
 
 def _points(difference: float | None, missing: str) -> str:

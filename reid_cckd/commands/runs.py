@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from reid_cckd.commands.console import make_parser, run
+from reid_cckd.commands.sameness import FREE, REPORT, learned_from, read_report, settings_of
 from reid_cckd.commands.study_table import mean_and_deviation
 from reid_cckd.engine import RunLog
 from reid_cckd.errors import DataError
@@ -41,11 +42,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _command(arguments: argparse.Namespace) -> None:
     logs = _below(arguments.folders, "log.jsonl")
-    reports = [path for path in _below(arguments.folders, "report.json") if path.with_name("config.yaml").exists()]
+    reports = [path for path in _below(arguments.folders, REPORT) if path.with_name("config.yaml").exists()]
     if not reports and not logs:
         raise DataError(f"No report.json or log.jsonl below {', '.join(map(str, arguments.folders))}.")
     style: Literal["plain", "markdown"] = "markdown" if arguments.markdown else "plain"
-    read = {path: json.loads(path.read_text(encoding="utf-8")) for path in reports}
+    read = {path: read_report(path) for path in reports}
     rows = summarise(read)
     if rows:
         scores = [key for key in dict.fromkeys(key for row in rows for key in row) if key not in ("name", "seeds")]
@@ -61,17 +62,27 @@ def _command(arguments: argparse.Namespace) -> None:
 
 
 def _below(folders: Sequence[Path], name: str) -> list[Path]:
-    return list(dict.fromkeys(path for folder in folders for path in sorted(folder.rglob(name))))
+    """Each once, however often its folder is named."""
+    found = [path for folder in folders for path in sorted(folder.rglob(name))]
+    return list({path.resolve(): path for path in reversed(found)}.values())[::-1]
 
 
 def summarise(reports: Mapping[Path, dict[str, Any]]) -> list[dict[str, Any]]:
-    """One row a configuration, best main score first; a score is (mean, sample standard deviation) over its seeds."""
-    groups: dict[str, list[tuple[Path, dict[str, Any]]]] = defaultdict(list)
+    """One row a configuration, best main score first; a score is (mean, sample standard deviation) over its seeds.
+
+    A seed counts once: of a run that was copied, or trained a second time, there are two rows.
+    """
+    groups: dict[tuple[str, int], list[tuple[Path, dict[str, Any]]]] = defaultdict(list)
+    turns = Counter[tuple[str, int]]()
     for path, report in reports.items():
-        if report.get("scores") and report["provenance"].get("config"):  # not of a command with a report of its own
-            groups[_identity(report)].append((path, report))
+        if not report.get("scores") or not report.get("provenance", {}).get("config"):  # of another command
+            continue
+        same, seed = _identity(report), report["provenance"]["config"].get("seed", 0)
+        groups[same, turns[same, seed]].append((path, report))
+        turns[same, seed] += 1
     ordered = sorted(groups.values(), key=lambda group: -statistics.mean(_main_score(report) for _, report in group))
-    return [_row(group) for group in ordered]
+    names = _row_names([[path.parent for path, _ in group] for group in ordered])
+    return [{"name": name, **_row(group)} for name, group in zip(names, ordered, strict=True)]
 
 
 def _main_score(report: dict[str, Any]) -> float:
@@ -80,21 +91,24 @@ def _main_score(report: dict[str, Any]) -> float:
 
 def _identity(report: dict[str, Any]) -> str:
     """What runs that may be averaged have in common: everything but seed, place, and machine."""
-    config = {key: value for key, value in report["provenance"]["config"].items() if key not in ("seed", "output")}
-    return json.dumps([config, report["protocol"]], sort_keys=True)
+    settings = settings_of(report["provenance"]["config"])
+    teacher = learned_from(report) or settings.get("teacher.checkpoint")
+    shared = {key: value for key, value in settings.items() if key not in ("seed", "output", *FREE)}
+    return json.dumps([shared, teacher, report["protocol"]], sort_keys=True)
 
 
 def _row(group: Sequence[tuple[Path, dict[str, Any]]]) -> dict[str, Any]:
-    folders = [path.parent for path, _ in group]
     names = [name for name in group[0][1]["scores"] if name not in LEFT_OUT]
     scores = {name: mean_and_deviation([report["scores"][name] for _, report in group]) for name in names}
-    return {"name": _common_name(folders), "seeds": len(group), **scores}
+    return {"seeds": len(group), **scores}
 
 
-def _common_name(folders: Sequence[Path]) -> str:
-    """The folder shared by all seeds, or the run's own."""
-    parents = {folder.parent for folder in folders}
-    return folders[0].name if len(folders) == 1 or len(parents) > 1 else folders[0].parent.name
+def _row_names(groups: Sequence[Sequence[Path]]) -> list[str]:
+    """The folder shared by all seeds, or the first run's own; with as much of its path as tells rows apart."""
+    chosen = [one[0].parent if len(one) > 1 and len({run.parent for run in one}) == 1 else one[0] for one in groups]
+    known = list(dict.fromkeys(chosen))
+    names = dict(zip(known, short_names(known), strict=True))
+    return [names[folder] for folder in chosen]
 
 
 def _progress(log: Path) -> dict[str, Any]:
@@ -108,7 +122,7 @@ def _progress(log: Path) -> dict[str, Any]:
 
 
 def _plot(path: Path, logs: Sequence[Path]) -> None:
-    names = _short_names([log.parent for log in logs])
+    names = short_names([log.parent for log in logs])
     runs = {name: rows for name, log in zip(names, logs, strict=True) if (rows := RunLog(log).rows())}
     try:
         training_curves(path, runs)
@@ -117,8 +131,8 @@ def _plot(path: Path, logs: Sequence[Path]) -> None:
     print(f"\ncurves: {path}")
 
 
-def _short_names(folders: Sequence[Path]) -> list[str]:
-    """As many last parts of each path as tell them apart."""
+def short_names(folders: Sequence[Path]) -> list[str]:
+    """Of different folders as many last parts of each path as tell them apart."""
     for length in range(1, max((len(folder.parts) for folder in folders), default=1) + 1):
         names = ["/".join(folder.parts[-length:]) for folder in folders]
         if len(set(names)) == len(names):

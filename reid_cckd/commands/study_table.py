@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import csv
-import json
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
+from reid_cckd.commands.sameness import REPORT, read_report
 from reid_cckd.config.expansion import StudyRun
 from reid_cckd.config.study import Study
 from reid_cckd.errors import ConfigError, UserError, did_you_mean
@@ -17,6 +17,7 @@ from reid_cckd.evaluation import compare_seeds
 from reid_cckd.files import atomic_path, write_json
 from reid_cckd.report import format_table, score_heading
 
+NO_SCORES = ("name", "seeds", "by_seed", "difference")  # what a row has besides
 Scores = dict[str, dict[int, dict[str, float]]]  # row -> seed -> name -> fraction
 
 
@@ -36,6 +37,8 @@ def tabulate(study: Study, runs: Sequence[StudyRun], source: Path) -> list[dict[
 def study_rows(study: Study, runs: Sequence[StudyRun]) -> list[dict[str, Any]]:
     """A row for everything that has finished; a score is (mean, sample standard deviation), a fraction.
 
+    Rows of methods keep the scores of each seed as ``by_seed``: what is compared must be compared seed by seed.
+
     Raises:
         ConfigError: the study compares by a score that its runs do not have.
     """
@@ -45,17 +48,17 @@ def study_rows(study: Study, runs: Sequence[StudyRun]) -> list[dict[str, Any]]:
     for name, seeds in students.items():
         compared = study.baseline in students and name != study.baseline
         against = students[study.baseline] if compared and study.baseline is not None else None
-        rows.append({**_row(name, seeds), **({} if against is None else _difference(study, against, seeds))})
+        rows.append(
+            {**_row(name, seeds), "by_seed": seeds, **({} if against is None else _difference(study, against, seeds))}
+        )
     return rows
 
 
 def _scores(runs: Sequence[StudyRun]) -> Scores:
     found: Scores = {}
     for run in runs:
-        report = run.folder / "report.json"
-        if report.exists():
-            values = json.loads(report.read_text(encoding="utf-8"))["scores"]
-            found.setdefault(run.row, {})[run.config.seed] = values
+        if (run.folder / REPORT).exists():
+            found.setdefault(run.row, {})[run.config.seed] = read_report(run.folder / REPORT)["scores"]
     return found
 
 
@@ -88,23 +91,25 @@ def _metric(study: Study, scores: Mapping[str, float]) -> float:
 
 def render(study: Study, rows: Sequence[Mapping[str, Any]], style: Literal["plain", "markdown"] = "plain") -> str:
     """The table in percent, with the differences where there is a baseline."""
-    scores = dict.fromkeys(key for row in rows for key in row if key not in ("name", "seeds", "difference"))
+    scores = dict.fromkeys(key for row in rows for key in row if key not in NO_SCORES)
     headings = {"name": "name", "seeds": "seeds", **{key: score_heading(key) for key in scores}}
     if study.baseline is not None:
         headings["difference"] = (
             f"{score_heading(study.metric)} - {study.baseline}, {100 * study.confidence:g} % interval"
         )
-    shown = [{**row, "difference": _interval(row.get("difference"))} for row in rows]
+    shown = [{**row, "difference": _interval(row.get("difference"), len(study.seeds))} for row in rows]
     return format_table(shown, headings, percent=list(scores), style=style)
 
 
-def _interval(difference: Mapping[str, Any] | None) -> str | None:
+def _interval(difference: Mapping[str, Any] | None, seeds: int) -> str | None:
+    """The seeds that both rows have are told where some of the study's are lacking."""
     if difference is None:
         return None
     mean = f"{100 * difference['mean']:+.1f}"
     if difference["low"] is None:
         return f"{mean} [one seed]"
-    return f"{mean} [{100 * difference['low']:+.1f}, {100 * difference['high']:+.1f}]"
+    some = f" of {difference['num_seeds']} seeds" * (difference["num_seeds"] < seeds)
+    return f"{mean} [{100 * difference['low']:+.1f}, {100 * difference['high']:+.1f}]{some}"
 
 
 def write_table(study: Study, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -135,6 +140,8 @@ def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in row.items():
         if key == "difference":
             flat |= {f"difference_{name}": part for name, part in value.items()}
+        elif key == "by_seed":
+            continue
         elif isinstance(value, tuple):
             flat |= {key: value[0], f"{key}_std": value[1]}
         else:

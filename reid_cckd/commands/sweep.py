@@ -12,12 +12,13 @@ from pathlib import Path
 
 from reid_cckd import build
 from reid_cckd.commands.console import make_parser, run, take_overrides
+from reid_cckd.commands.sameness import REPORT, check_finished
 from reid_cckd.commands.study_table import render, tabulate
-from reid_cckd.commands.train import check_same, train
+from reid_cckd.commands.train import train
 from reid_cckd.config.expansion import StudyRun, expand_study
 from reid_cckd.config.study import load_study
 from reid_cckd.engine import STALE, Interrupted, claim, is_claimed
-from reid_cckd.errors import UserError
+from reid_cckd.errors import ConfigError, UserError
 from reid_cckd.report import format_table
 
 POLL = 1.0  # seconds between looks at what other processes do
@@ -57,6 +58,7 @@ def _command(arguments: argparse.Namespace) -> None:
     sweep = Sweep(runs, arguments.stale)
     if not arguments.table:
         sweep.work()
+    sweep.check()
     rows = tabulate(study, runs, arguments.study)
     print(f"\n{render(study, rows)}\n\nThe same as Markdown, CSV and JSON: {Path(study.output) / 'table.*'}")
     sweep.complain()
@@ -73,14 +75,21 @@ class Sweep:
     def __post_init__(self) -> None:
         self._old_errors = {run.folder: _error_stamp(run) for run in self.runs}  # of an earlier call: tried again
 
+    def check(self) -> None:
+        """Be sure that what has finished belongs into one table.
+
+        Raises:
+            UserError: a run has other settings by now, or learned from another teacher than there is now.
+        """
+        check_finished(run.config for run in self.runs if run.needs is None or _has_finished(run.needs))
+
     def work(self) -> None:
         """Return when every run has finished or failed, here or elsewhere.
 
         Raises:
             UserError: a run was begun with other settings, or its data cannot be read; nothing is trained then.
         """
-        for one in self.runs:
-            check_same(one.config)
+        self.check()
         for data in {(one.config.data.dataset, one.config.data.root): one.config.data for one in self.runs}.values():
             build.read_manifest(data)
         while open_runs := [run for run in self.runs if not self._is_over(run)]:
@@ -113,6 +122,7 @@ class Sweep:
             except (Interrupted, BrokenPipeError):  # somebody wants the whole study to stop
                 raise
             except Exception as error:  # whatever it is, the other runs are still worth their time
+                run.folder.mkdir(parents=True, exist_ok=True)  # somebody may have deleted it, and so caused the error
                 text = str(error) if isinstance(error, UserError) else _traced(error, _error_file(run))
                 print(f"\nerror: {text}", file=sys.stderr, flush=True)
                 _error_file(run).write_text(f"{text}\n", encoding="utf-8")
@@ -127,7 +137,7 @@ class Sweep:
 
 
 def _has_finished(run: StudyRun) -> bool:
-    return (run.folder / "report.json").exists()
+    return (run.folder / REPORT).exists()
 
 
 def _error_file(run: StudyRun) -> Path:
@@ -156,6 +166,10 @@ def _listing(runs: Sequence[StudyRun]) -> str:
 
 
 def _state(run: StudyRun) -> str:
+    try:
+        check_finished([run.config])
+    except ConfigError:
+        return "other settings or teacher"
     if _has_finished(run):
         return "finished"
     if run.folder.exists() and is_claimed(run.folder):

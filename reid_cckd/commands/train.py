@@ -24,6 +24,7 @@ from reid_cckd.assess import (
 from reid_cckd.commands.console import make_parser, run, take_overrides
 from reid_cckd.commands.judged import report_judged
 from reid_cckd.commands.reporting import counts_table, print_balance, print_scores, report_retrieval
+from reid_cckd.commands.sameness import FREE, REPORT, check_same, settings_of
 from reid_cckd.commands.subjects import source_of
 from reid_cckd.config import Config, dump_config, load_config, to_dict
 from reid_cckd.config import Teacher as TeacherSettings
@@ -46,24 +47,6 @@ from reid_cckd.errors import ConfigError
 from reid_cckd.files import atomic_path, remove_unfinished, undisturbed
 from reid_cckd.models import Embedder, Teacher
 from reid_cckd.report import training_curves
-
-# Processes of a run may differ in these, and a resumed run may change them: they move files and time, and rounding at
-# most. A teacher may lie elsewhere, and has to be the same one.
-FREE = (
-    "data.root",
-    "data.workers",
-    "data.cache_dir",
-    "train.device",
-    "train.channels_last",
-    "train.checkpoint_every",
-    "train.compile",
-    "train.cuda_graph",
-    "train.track",
-    "teacher.checkpoint",
-    "teacher.cache",
-    "teacher.compile",
-)
-FREE_ON_RESUME = (*FREE, "data.on_bad_image")  # or an image that is damaged by now would cost the run
 
 EXAMPLES = """\
   reid-cckd train configs/omniglot/teacher.yaml data.root=/data/omniglot
@@ -102,7 +85,7 @@ def train(config: Config, resume: bool = False, balance: bool = False) -> Path:
     device = local_device(pick_device(config.train.device))
     with processes(device), undisturbed(folder) if rank() == 0 else contextlib.nullcontext():
         speaks = rank() == 0
-        check_alike({key: repr(value) for key, value in _settings(config).items() if key not in FREE})
+        check_alike({key: repr(value) for key, value in settings_of(to_dict(config)).items() if key not in FREE})
         if speaks:
             _tidy(folder)
             _write_config(config, folder)
@@ -214,41 +197,10 @@ def _tidy(folder: Path) -> None:
     """Remove what a process left that was killed: half a file, and everything of a run without a checkpoint."""
     remove_unfinished(folder)
     if not (folder / "last.pt").exists():
-        for left in (folder / "log.jsonl", *folder.glob("superclasses_*.npz")):
+        for left in (folder / "log.jsonl", folder / REPORT, *folder.glob("superclasses_*.npz")):
             left.unlink(missing_ok=True)
 
 
 def _write_config(config: Config, folder: Path) -> None:
     with atomic_path(folder / "config.yaml") as temporary:
         temporary.write_text(dump_config(config), encoding="utf-8")
-
-
-def check_same(config: Config) -> None:
-    """A run that goes on must be the run that was interrupted; without a checkpoint there is nothing to go on with.
-
-    Raises:
-        ConfigError: lists the settings that differ.
-    """
-    folder = Path(config.output)
-    if not (folder / "last.pt").exists() or not (folder / "config.yaml").exists():
-        return
-    new, old = _settings(config), _settings(load_config(folder / "config.yaml"))
-    changed = [key for key in sorted(new.keys() | old.keys()) if new.get(key) != old.get(key)]
-    changed = [key for key in changed if key not in FREE_ON_RESUME]
-    if changed:
-        lines = "".join(f"\n  {key}: {old.get(key)!r} -> {new.get(key)!r}" for key in changed)
-        raise ConfigError(f"{folder} was started with other settings; undo these or choose another output:{lines}")
-
-
-def _settings(config: Config) -> dict[str, object]:
-    """Every value by its dotted key; of data.cache what counts is whether the device augments, which draws others."""
-    settings = _flat(to_dict(config))
-    on_device = settings["data.cache"] == "device"
-    return {**settings, "data.cache": "device" if on_device else "none, memory or packed"}
-
-
-def _flat(value: object, prefix: str = "") -> dict[str, object]:
-    if not isinstance(value, dict):
-        return {prefix: value}
-    items = ((f"{prefix}.{key}" if prefix else key, item) for key, item in value.items())
-    return {path: leaf for key, item in items for path, leaf in _flat(item, key).items()}

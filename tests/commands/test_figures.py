@@ -8,6 +8,8 @@ import pytest
 from PIL import Image
 
 from reid_cckd.commands.__main__ import main
+from reid_cckd.commands.figures import named_folders
+from reid_cckd.errors import ConfigError
 from tests.commands.conftest import recipe, write_config
 
 
@@ -43,3 +45,18 @@ def test_runs_that_cannot_be_compared_are_refused(
     assert main(["figures", str(teacher.parent), str(tmp_path / "nowhere"), "--output", str(tmp_path)]) == 2
     assert "report.json" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_runs_of_one_name_are_told_apart_by_their_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("t", "KD/seed0", "CC_beta=2/seed0"):
+        Path(name).mkdir(parents=True)
+    found = named_folders(["t", "KD/seed0", "CC_beta=2/seed0"])
+    assert {name: str(folder) for name, folder in found.items()} == {
+        "t": "t",
+        "KD/seed0": "KD/seed0",
+        "CC_beta=2/seed0": "CC_beta=2/seed0",
+    }
+    assert named_folders(["t", "my=CC_beta=2/seed0"]) == {"t": Path("t"), "my": Path("CC_beta=2/seed0")}
+    with pytest.raises(ConfigError, match="two runs are called 't'"):
+        named_folders(["t", "t"])

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -87,6 +89,45 @@ def test_runs_average_seeds_and_nothing_else(teacher: Path, tmp_path: Path) -> N
     assert main(["runs", str(tmp_path), "--json", str(tmp_path / "rows.json")]) == 0
     assert [row["seeds"] for row in json.loads((tmp_path / "rows.json").read_text())] == [1, 2]
     assert main(["runs", str(tmp_path / "empty")]) == 2
+
+
+def test_runs_count_a_seed_once_and_a_teacher_apart_and_not_the_machine(teacher: Path) -> None:
+    report = json.loads((teacher.parent / "report.json").read_text())
+
+    def of(seed: int, sha: str | None = None, **data: object) -> dict[str, Any]:
+        found: dict[str, Any] = copy.deepcopy(report)
+        found["provenance"]["teacher_sha256"] = sha
+        found["provenance"]["config"]["seed"] = seed
+        found["provenance"]["config"]["data"].update(data)
+        return found
+
+    def seeds(**reports: dict[str, Any]) -> list[int]:
+        return sorted(row["seeds"] for row in summarise({Path("r", name, "x"): it for name, it in reports.items()}))
+
+    assert seeds(a=of(0), b=of(1)) == [2]
+    assert seeds(a=of(0), b=of(1), copied=of(0)) == [1, 2]
+    assert seeds(a=of(0, "old"), b=of(1, "new")) == [1, 1]
+    assert seeds(a=of(0), b=of(1, root="elsewhere", workers=7)) == [2]
+    assert seeds(a=of(0), b=of(1, augment="none")) == [1, 1]
+
+
+def test_rows_of_runs_are_told_apart_and_a_run_named_twice_is_one(
+    teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number, name in enumerate(("a/seed0", "b/seed0")):
+        shutil.copytree(teacher.parent, tmp_path / name)
+        path = tmp_path / name / "report.json"
+        report = json.loads(path.read_text())
+        report["provenance"]["config"]["model"]["embedding"] = number + 5
+        path.write_text(json.dumps(report))
+    twice = tmp_path / "again"
+    twice.symlink_to(tmp_path / "b")
+    assert main(["runs", str(tmp_path / "a"), str(tmp_path / "b"), str(twice)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert sorted(line.split()[0] for line in lines[2:]) == ["a/seed0", "b/seed0"]
+    (tmp_path / "b" / "seed0" / "report.json").write_text("{")
+    assert main(["runs", str(tmp_path)]) == 2
+    assert "report.json is damaged" in capsys.readouterr().err
 
 
 def test_runs_list_what_is_under_way_and_plot_all_over_each_other(

@@ -6,6 +6,7 @@ import csv
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -86,6 +87,21 @@ def test_published_scores_stand_as_far_from_their_row_as_published() -> None:
     assert expected_scores(unknown, rows) == {}
     assert "not published" in comparison_text(unknown, rows)
     assert expected_scores(replace(study, published=None), rows) == {}
+
+
+def test_a_difference_is_of_the_seeds_that_both_rows_have() -> None:
+    published = Published("somebody", "CC is better.", "alone", {"CC": {"mean_ap": 0.024}})
+    study = Study("out", {"alone": "a.yaml", "CC": "b.yaml"}, published=published)
+    scores = {"alone": {0: 0.5, 1: 0.7}, "CC": {0: 0.6}}
+
+    def row(name: str) -> dict[str, Any]:
+        seeds = {seed: {"mean_ap": value} for seed, value in scores[name].items()}
+        mean = sum(scores[name].values()) / len(seeds)
+        return {"name": name, "seeds": len(seeds), "mean_ap": (mean, None), "by_seed": seeds}
+
+    assert "| +10.0 (seeds: 0) |" in comparison_text(study, [row("alone"), row("CC")])
+    scores["CC"] = {2: 0.6}
+    assert "no seed in common" in comparison_text(study, [row("alone"), row("CC")])
 
 
 def test_what_cannot_be_reproduced_is_said(studies: Path, capsys: pytest.CaptureFixture[str]) -> None:

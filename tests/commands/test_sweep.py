@@ -7,11 +7,13 @@ import csv
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import statistics
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,10 @@ import torch
 import yaml
 
 from reid_cckd.commands.__main__ import main
+from reid_cckd.commands.study_table import render
+from reid_cckd.config.study import Study
 from reid_cckd.engine import Trainer, load_checkpoint
+from reid_cckd.engine.checkpoint import save_checkpoint
 from tests.commands.conftest import recipe, write_config
 
 FAST = {"train": {"epochs": 1, "checkpoint_every": 1}, "evaluation": {"sheet_rows": 0}}
@@ -181,6 +186,61 @@ def test_a_signal_stops_the_whole_study(study: dict[str, Any], tmp_path: Path, m
         assert main(["sweep", write(study, tmp_path)]) == 128 + signal.SIGTERM
     assert len(list(tmp_path.rglob("last.pt"))) == 1
     assert not list(tmp_path.rglob("error.txt"))
+
+
+def test_a_table_holds_nothing_of_other_settings_or_of_another_teacher(
+    study: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study["methods"], study["seeds"] = {"alone": "student.yaml", "KD": "kd.yaml"}, [0]
+    path, kd, teacher = write(study, tmp_path), tmp_path / "out/KD/seed0", tmp_path / "out/teachers/big/last.pt"
+    assert main(["sweep", path]) == 0
+    other = write({**study, "methods": {"alone": "student.yaml", "KD": {"config": "kd.yaml"}}}, tmp_path)
+    assert main(["sweep", other, "--table"]) == 0
+    study["methods"]["KD"] = {"config": "kd.yaml", "set": {"objective.alpha": 0.9}}
+    (kd / "last.pt").unlink()  # a finished run needs it no more
+    for options in ([], ["--table"]):
+        capsys.readouterr()
+        assert main(["sweep", write(study, tmp_path), *options]) == 2
+        assert "objective.alpha: 0.5 -> 0.9" in capsys.readouterr().err
+    assert main(["sweep", path, "--dry-run"]) == 0
+    assert "other settings or teacher" in capsys.readouterr().out
+    study["methods"]["KD"] = "kd.yaml"
+    save_checkpoint(teacher, load_checkpoint(teacher) | {"retrained": True})
+    for options in ([], ["--table"]):
+        capsys.readouterr()
+        assert main(["sweep", write(study, tmp_path), *options]) == 2
+        error = capsys.readouterr().err
+        assert f"{kd} learned from another teacher than {teacher} is now" in error
+        assert "delete the folder to train it anew" in error
+    (kd / "report.json").write_text("")
+    assert main(["sweep", write(study, tmp_path), "--table"]) == 2
+    assert f"{kd / 'report.json'} is damaged" in capsys.readouterr().err
+
+
+def test_a_folder_that_is_deleted_under_a_run_costs_that_run_alone(
+    study: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study["methods"] = {"bad": "student.yaml", "good": "student.yaml"}
+    study["teachers"], study["seeds"], study["baseline"] = {}, [0], None
+    bad, step = tmp_path / "out" / "bad" / "seed0", Trainer._step
+
+    def deleted(self: Trainer, batch: Any) -> None:
+        if self.folder == bad:
+            shutil.rmtree(bad)
+        step(self, batch)
+
+    monkeypatch.setattr(Trainer, "_step", deleted)
+    assert main(["sweep", write(study, tmp_path)]) == 2
+    assert "1 of 2 runs failed" in capsys.readouterr().err
+    assert (tmp_path / "out" / "good" / "seed0" / "report.json").exists()
+
+
+def test_what_is_compared_is_told_where_seeds_are_lacking() -> None:
+    study = Study("out", {"alone": "a.yaml", "KD": "b.yaml"}, seeds=(0, 1, 2), baseline="alone")
+    difference = {"mean": 0.1, "low": 0.05, "high": 0.15, "num_seeds": 2}
+    row = {"name": "KD", "seeds": 2, "mean_ap": (0.5, 0.1), "by_seed": {0: {}, 1: {}}, "difference": difference}
+    assert "+10.0 [+5.0, +15.0] of 2 seeds" in render(study, [row])
+    assert "of 2 seeds" not in render(replace(study, seeds=(0, 1)), [row])
 
 
 def test_a_failed_teacher_fails_its_students_and_nobody_waits(

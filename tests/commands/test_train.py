@@ -368,6 +368,18 @@ def test_a_run_that_never_began_can_be_mended_and_leaves_no_log(pedestrians: Pat
     assert "99.0" not in (tmp_path / "run" / "log.jsonl").read_text()
 
 
+def test_the_report_of_a_run_whose_checkpoint_is_gone_does_not_outlive_it(pedestrians: Path, tmp_path: Path) -> None:
+    config, report = (
+        write_config(tmp_path / "run.yaml", recipe(pedestrians, tmp_path / "run")),
+        tmp_path / "run/report.json",
+    )
+    report.parent.mkdir()
+    report.write_text("{}")
+    diverging = ["optim.name=sgd", "optim.lr=1e18", "optim.warmup_epochs=0", "model.neck=none"]
+    assert train_main([str(config), *diverging]) == 2
+    assert not report.exists()
+
+
 def test_two_processes_do_not_train_in_one_folder(
     pedestrians: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
