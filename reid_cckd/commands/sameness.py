@@ -25,6 +25,7 @@ FREE = (
     "train.track",
     "teacher.checkpoint",
     "teacher.cache",
+    "teacher.compile",
 )
 FREE_ON_RESUME = (*FREE, "data.on_bad_image")  # or an image that is damaged by now would cost the run
 REPORT = "report.json"
