@@ -90,7 +90,7 @@ def test_a_compiled_teacher_teaches_the_same(mode: str, config: str, tmp_path: P
         asked = [f"teacher.mode={mode}", f"teacher.cache={tmp_path / name / 'answers'}", f"teacher.compile={compiles}"]
         assert train_main([config, *asked, "train.epochs=1", f"output={tmp_path / name}"]) == 0
     assert len(compiled) == 1
-    asked = [f"teacher.mode={mode}", "train.epochs=1", "teacher.compile=False"]
+    asked += ["train.epochs=1", "teacher.compile=False"]
     assert train_main([config, *asked, "--resume"]) == 0, "compiling is free to change"
     assert balances(tmp_path / "run") == pytest.approx(balances(tmp_path / "plain"), rel=1e-4)
 
