@@ -10,8 +10,9 @@ from typing import Any
 from reid_cckd.assess import PLAIN
 from reid_cckd.commands.console import make_parser, run, take_overrides
 from reid_cckd.commands.reporting import ranked_rows
+from reid_cckd.commands.sameness import source_of
 from reid_cckd.commands.significance import comparison, refuse_other_images
-from reid_cckd.commands.subjects import Subject, open_subject, source_of
+from reid_cckd.commands.subjects import Subject, open_subject
 from reid_cckd.commands.test import announce
 from reid_cckd.data import Source
 from reid_cckd.errors import ConfigError, UserError

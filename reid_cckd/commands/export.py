@@ -16,7 +16,7 @@ from reid_cckd import __version__
 from reid_cckd.build import Loaded, load_network
 from reid_cckd.commands.console import make_parser, run
 from reid_cckd.commands.progress import readable_bytes
-from reid_cckd.commands.subjects import source_of
+from reid_cckd.commands.sameness import source_of
 from reid_cckd.errors import ConfigError, DataError
 from reid_cckd.files import atomic_path
 from reid_cckd.models import Deployed
@@ -27,9 +27,7 @@ EXAMPLES = """\
   reid-cckd export runs/msmt17/cckd --output student.onnx --flip        # answers as test and extract do by default
   reid-cckd export runs/cifar100/cckd --output student.pt2 --answer logits"""
 
-ABOUT = (
-    "about.json"  # the extra file of a .pt2 that says what goes in and comes out; of .onnx the metadata_props say it
-)
+ABOUT = "about.json"  # in a .pt2, what goes in and comes out; an .onnx says it in its metadata_props
 TRIAL = 3  # images by which a file is compared with its network: another number than it was traced with
 CLOSE = 1e-3  # of rows at length 1
 

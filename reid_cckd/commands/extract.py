@@ -15,7 +15,7 @@ from reid_cckd.assess import RetrievalJudge
 from reid_cckd.commands.console import make_parser, run, take_overrides
 from reid_cckd.commands.progress import progress, readable_bytes, readable_seconds
 from reid_cckd.commands.roles import of_roles
-from reid_cckd.commands.subjects import source_of
+from reid_cckd.commands.sameness import source_of
 from reid_cckd.config import Config, config_from_dict, to_dict
 from reid_cckd.data import ROLES, ImageDataset
 from reid_cckd.engine import embed_batch, extract_to, pick_device

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from reid_cckd.config import Config, load_config, to_dict
-from reid_cckd.engine import file_hash
+from reid_cckd.engine import file_hash, is_embeddings
 from reid_cckd.errors import ConfigError, DataError
 
 # Processes of a run may differ in these, and a resumed run may change them: they move files and time, and rounding at
@@ -31,6 +31,13 @@ FREE_ON_RESUME = (*FREE, "data.on_bad_image")  # or an image that is damaged by 
 REPORT = "report.json"
 
 
+def source_of(text: str) -> Path:
+    """A path as it was given; the folder of a run stands for its last.pt."""
+    path = Path(text)
+    last = path / "last.pt"
+    return last if last.is_file() and not is_embeddings(path) else path
+
+
 def check_same(config: Config, by: Sequence[str] = ("last.pt",)) -> None:
     """A run that goes on must be the run that was interrupted; without a file of ``by`` there is nothing to go on with.
 
@@ -48,25 +55,24 @@ def check_same(config: Config, by: Sequence[str] = ("last.pt",)) -> None:
         raise ConfigError(f"{folder} was started with other settings; undo these or choose another output:{lines}")
 
 
-def check_finished(configs: Iterable[Config]) -> None:
-    """Runs that have a report must be of these settings, and of the teachers that lie there now.
+def check_finished(config: Config, hash_of: Callable[[Path], str] = file_hash) -> None:
+    """A run that has a report must be of these settings, and of the teacher that lies there now.
+
+    ``hash_of``: `file_hash`, or one that remembers, for the many runs of one teacher.
 
     Raises:
-        ConfigError: names the first that is not.
+        ConfigError: it is not.
     """
-    hashes: dict[Path, str] = {}
-    for config in configs:
-        check_same(config, ("last.pt", REPORT))
-        report, teacher = Path(config.output) / REPORT, _teacher_file(config)
-        if teacher is None or not report.exists():
-            continue
-        before = learned_from(read_report(report))
-        now = hashes.setdefault(teacher, hashes.get(teacher) or file_hash(teacher))
-        if before not in (None, now):
-            raise ConfigError(
-                f"{report.parent} learned from another teacher than {teacher} is now (SHA-256 {before:.16}... then, "
-                f"{now:.16}... now). Put that one back, or delete the folder to train it anew."
-            )
+    check_same(config, ("last.pt", REPORT))
+    report, teacher = Path(config.output) / REPORT, _teacher_file(config)
+    if teacher is None or not report.exists():
+        return
+    before, now = learned_from(read_report(report)), hash_of(teacher)
+    if before not in (None, now):
+        raise ConfigError(
+            f"{report.parent} learned from another teacher than {teacher} is now (SHA-256 {before:.16}... then, "
+            f"{now:.16}... now). Put that one back, or delete the folder to train it anew."
+        )
 
 
 def settings_of(config: Mapping[str, Any]) -> dict[str, object]:
@@ -100,8 +106,7 @@ def read_report(path: Path) -> dict[str, Any]:
 def _teacher_file(config: Config) -> Path | None:
     if config.teacher is None or not config.teacher.checkpoint:
         return None
-    path = Path(config.teacher.checkpoint)
-    path = path / "last.pt" if path.is_dir() else path
+    path = source_of(config.teacher.checkpoint)
     return path if path.is_file() else None
 
 

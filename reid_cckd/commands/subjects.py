@@ -52,13 +52,6 @@ class Tested:
     teacher_sha256: str | None
 
 
-def source_of(text: str) -> Path:
-    """A path as it was given; the folder of a run stands for its last.pt."""
-    path = Path(text)
-    last = path / "last.pt"
-    return last if last.is_file() and not is_embeddings(path) else path
-
-
 def open_subject(source: Path, overrides: Sequence[str] = (), gallery: Path | None = None) -> Subject:
     """The embeddings in a folder, or those of a checkpoint, computed now by all processes of a distributed run.
 
@@ -189,6 +182,7 @@ def _images(data: Data, overrides: Sequence[str]) -> Source:
 
 
 def changes(overrides: Sequence[str], key: str) -> bool:
+    """Whether the command line gives this key."""
     return any(override.startswith(f"{key}=") for override in overrides)
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from reid_cckd.commands.study_table import render, tabulate
 from reid_cckd.commands.train import train
 from reid_cckd.config.expansion import StudyRun, expand_study
 from reid_cckd.config.study import load_study
-from reid_cckd.engine import STALE, Interrupted, claim, is_claimed
+from reid_cckd.engine import STALE, Interrupted, claim, file_hash, is_claimed
 from reid_cckd.errors import ConfigError, UserError
 from reid_cckd.report import format_table
 
@@ -81,7 +82,10 @@ class Sweep:
         Raises:
             UserError: a run has other settings by now, or learned from another teacher than there is now.
         """
-        check_finished(run.config for run in self.runs if run.needs is None or _has_finished(run.needs))
+        hash_of = functools.cache(file_hash)
+        for one in self.runs:
+            if one.needs is None or _has_finished(one.needs):
+                check_finished(one.config, hash_of)
 
     def work(self) -> None:
         """Return when every run has finished or failed, here or elsewhere.
@@ -161,13 +165,14 @@ def _reason(run: StudyRun) -> str:
 
 
 def _listing(runs: Sequence[StudyRun]) -> str:
-    rows = [{"run": str(run), "state": _state(run), "folder": str(run.folder)} for run in runs]
+    hash_of = functools.cache(file_hash)
+    rows = [{"run": str(run), "state": _state(run, hash_of), "folder": str(run.folder)} for run in runs]
     return f"{format_table(rows)}\n{len(runs)} runs, {sum(map(_has_finished, runs))} finished"
 
 
-def _state(run: StudyRun) -> str:
+def _state(run: StudyRun, hash_of: Callable[[Path], str]) -> str:
     try:
-        check_finished([run.config])
+        check_finished(run.config, hash_of)
     except ConfigError:
         return "other settings or teacher"
     if _has_finished(run):

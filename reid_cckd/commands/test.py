@@ -15,8 +15,9 @@ from reid_cckd.commands.judged import task_of, test_judged
 from reid_cckd.commands.progress import progress, readable_bytes, readable_seconds
 from reid_cckd.commands.protocols import pooled, test_otherwise
 from reid_cckd.commands.reporting import report_subject
+from reid_cckd.commands.sameness import source_of
 from reid_cckd.commands.significance import comparison, intervals
-from reid_cckd.commands.subjects import Subject, open_subject, source_of, usual_output
+from reid_cckd.commands.subjects import Subject, open_subject, usual_output
 from reid_cckd.engine import processes, rank
 from reid_cckd.errors import ConfigError, UserError
 from reid_cckd.evaluation import Reranking, RetrievalResult, predict_retrieval, product_rate

@@ -24,8 +24,7 @@ from reid_cckd.assess import (
 from reid_cckd.commands.console import make_parser, run, take_overrides
 from reid_cckd.commands.judged import report_judged
 from reid_cckd.commands.reporting import counts_table, print_balance, print_scores, report_retrieval
-from reid_cckd.commands.sameness import FREE, REPORT, check_same, settings_of
-from reid_cckd.commands.subjects import source_of
+from reid_cckd.commands.sameness import FREE, REPORT, check_same, settings_of, source_of
 from reid_cckd.config import Config, dump_config, load_config, to_dict
 from reid_cckd.config import Teacher as TeacherSettings
 from reid_cckd.data import Manifest
