@@ -148,8 +148,11 @@ def make_trainer(
         }
         values["objective"] = {"alpha": 0.5}
         loaded = build.load_network(checkpoint)
-    values["train"]["amp"] = "bfloat16" if amp == "both" else "off"
-    values["train"] |= {"compile": arguments.compile == "both", "cuda_graph": recorded}
+    values["train"] |= {
+        "amp": "bfloat16" if amp == "both" else "off",
+        "compile": arguments.compile == "both",
+        "cuda_graph": recorded,
+    }
     chosen = config_from_dict(values, "the benchmark")
     torch.manual_seed(0)
     manifest = build.read_manifest(chosen.data).select("train")

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from reid_cckd.commands.console import make_parser, run
 from reid_cckd.commands.runs import short_names
-from reid_cckd.commands.sameness import read_report
+from reid_cckd.commands.sameness import REPORT, read_report
 from reid_cckd.commands.subjects import embed_tested
 from reid_cckd.engine import Embeddings, RunLog
 from reid_cckd.errors import ConfigError, DataError
@@ -91,7 +91,7 @@ def draw_figures(folders: Mapping[str, Path], output: Path, overrides: Sequence[
 
 
 def _report(folder: Path) -> dict[str, Any]:
-    path = folder / "report.json"
+    path = folder / REPORT
     if not path.is_file():
         raise DataError(f"{folder} holds no finished run: there is no {path}, which `train` writes at its end.")
     report = read_report(path)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from reid_cckd.commands.console import make_parser, run, take_overrides
 from reid_cckd.commands.reporting import score_table
+from reid_cckd.commands.sameness import REPORT, read_report
 from reid_cckd.commands.train import train
 from reid_cckd.config import Config, load_config
 from reid_cckd.data import ensure_pedestrians
@@ -65,5 +65,5 @@ def _command(arguments: argparse.Namespace) -> None:
 
 
 def _row(name: str, config: Config) -> dict[str, Any]:
-    report = json.loads((train(config, resume=True) / "report.json").read_text(encoding="utf-8"))
+    report = read_report(train(config, resume=True) / REPORT)
     return {"name": name, **report["scores"], **report["cost"]}

@@ -10,6 +10,7 @@ from typing import Any
 
 from reid_cckd.commands.console import make_parser, run, take_overrides
 from reid_cckd.commands.figures import draw_figures
+from reid_cckd.commands.sameness import REPORT
 from reid_cckd.commands.study_table import render, tabulate
 from reid_cckd.commands.sweep import Sweep
 from reid_cckd.config.expansion import StudyRun, expand_study
@@ -99,7 +100,7 @@ def _pictures(study: Study, runs: Sequence[StudyRun]) -> list[Path]:
     """Of the first teacher and the rows that the study names, as far as they have finished."""
     named = [run for run in runs if not run.is_teacher and run.config.seed == study.seeds[0]]
     chosen = [run for run in runs if run.is_teacher][:1] + [run for run in named if run.row in study.pictures]
-    folders = {run.row: run.folder for run in chosen if (run.folder / "report.json").exists()}
+    folders = {run.row: run.folder for run in chosen if (run.folder / REPORT).exists()}
     return draw_figures(folders, Path(study.output)) if study.pictures and len(folders) > 1 else []
 
 

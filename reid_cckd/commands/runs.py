@@ -117,7 +117,7 @@ def _progress(log: Path) -> dict[str, Any]:
     for row in RunLog(log).rows():
         newest |= row | row.get("system", {})
     kept = {key: newest.get(key) for key in ("epoch", "step", "loss", "mean_ap", "images_per_second", "memory_mb")}
-    state = "finished" if log.with_name("report.json").exists() else "under way, or stopped"
+    state = "finished" if log.with_name(REPORT).exists() else "under way, or stopped"
     return {"name": str(log.parent), "state": state, **kept}
 
 

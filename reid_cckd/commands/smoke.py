@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
-import json
 import tempfile
 import time
 import traceback
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from reid_cckd.commands.console import make_parser, run
+from reid_cckd.commands.sameness import REPORT, read_report
 from reid_cckd.commands.train import train
 from reid_cckd.config import Config, load_config
 from reid_cckd.data import TWINS, Numbers, ensure_pedestrians, write_twin
@@ -93,7 +93,7 @@ def family(configs: Path, folder: Path) -> list[dict[str, Any]]:
             with contextlib.redirect_stdout(printed):
                 config = tiny(configs / f"{name}.yaml", folder)
                 row |= {"data": config.data.dataset, "network": config.model.backbone}
-                scores = json.loads((train(config) / "report.json").read_text(encoding="utf-8"))["scores"]
+                scores = read_report(train(config) / REPORT)["scores"]
             row["score"] = ", ".join(f"{key} {100 * value:.0f} %" for key, value in list(scores.items())[:1])
         except Exception as error:  # whatever it is, the other families are still worth trying
             known = isinstance(error, UserError)
