@@ -39,9 +39,22 @@ class PassPlan:
 
 def make_schedule(weights: NDArray[np.float64], classes_per_batch: int, batches: int, seed: int) -> Schedule:
     """Passes of ``batches`` batches in which each class has places in proportion to its weight."""
-    sums = np.concatenate([[0.0], np.cumsum(weights)])
-    edges = np.rint(sums / sums[-1] * (batches * classes_per_batch) * _ONE).astype(np.int64)
-    return Schedule(edges, classes_per_batch, batches, seed)
+    return Schedule(_edges(weights, batches * classes_per_batch), classes_per_batch, batches, seed)
+
+
+def _edges(weights: NDArray[np.float64], places: int) -> Ints:
+    """Running sums, from 0 to ``places``, of the visits owed to each class, in fixed point.
+
+    Of equal weights by whole numbers: float64 has too few digits for many millions of classes, some of which a pass
+    would leave out.
+    """
+    if (weights == weights[0]).all():
+        whole, rest = np.divmod(np.arange(len(weights) + 1) * places, len(weights))
+        edges: Ints = (whole << _BITS) + (rest << _BITS) // len(weights)
+    else:
+        sums = np.concatenate([[0.0], np.cumsum(weights)])
+        edges = np.rint(sums / sums[-1] * places * _ONE).astype(np.int64)
+    return edges
 
 
 def plan_pass(schedule: Schedule, number: int) -> PassPlan:

@@ -72,6 +72,12 @@ def test_a_pass_visits_every_class_and_extra_places_go_round(count: int, per_bat
     assert totals.max() - totals.min() <= 3 + np.log2(passes)  # discrepancy of the van der Corput sequence
 
 
+def test_a_pass_visits_every_one_of_ten_million_classes() -> None:
+    """Float64 has too few digits for the place of each in fixed point."""
+    schedule = make_schedule(np.ones(10_000_000), 16, 625_000, seed=0)
+    assert (np.diff(schedule.edges) == 2**30).all()  # one visit of each, no more and no less
+
+
 def test_visits_follow_the_weights_over_many_passes() -> None:
     weights = np.array([1.0, 2.0, 3.0, 0.25, 0.75, 5.0])
     schedule = make_schedule(weights, 2, 3, seed=0)
