@@ -50,12 +50,12 @@ class ClassUniformSampler(StreamSampler):
         ids = as_labels(labels)
         recipe = Recipe(
             ids,
-            classes_per_batch,
+            at_least(classes_per_batch, 1, "classes_per_batch"),
             at_least(samples_per_class, 1, "samples_per_class"),
             kinds=_beside(ids, "labels", cameras, "cameras"),
             weights=class_weights,
             short=short,
-            seed=seed,
+            seed=at_least(seed, 0, "seed"),
         )
         super().__init__(recipe.stream(), recipe.facts(), batches_per_epoch, rank, world_size)
 
@@ -91,6 +91,7 @@ class SuperclassUniformSampler(StreamSampler):
         class_weights: Weights | None = None,
     ) -> None:
         ids = as_labels(superclasses, "superclasses")
+        groups = at_least(superclasses_per_batch, 1, "superclasses_per_batch")
         total = at_least(samples_per_superclass, 1, "samples_per_superclass")
         chunk = _inner_samples(total, labels is not None, samples_per_class)
         if labels is not None and cameras is not None:
@@ -98,9 +99,8 @@ class SuperclassUniformSampler(StreamSampler):
         kinds = _beside(ids, "superclasses", cameras, "cameras")
         if labels is not None:
             kinds = _beside(ids, "superclasses", as_labels(labels), "labels")
-        self._recipe = Recipe(
-            ids, superclasses_per_batch, total // chunk, chunk, kinds, class_weights, short, seed, "superclasses"
-        )
+        hands, seed = total // chunk, at_least(seed, 0, "seed")
+        self._recipe = Recipe(ids, groups, hands, chunk, kinds, class_weights, short, seed, "superclasses")
         super().__init__(self._recipe.stream(), self._recipe.facts(), batches_per_epoch, rank, world_size)
 
     def set_superclasses(self, superclasses: Labels) -> None:
@@ -136,10 +136,11 @@ class UniformSampler(StreamSampler):
         batches_per_epoch: int | None = None,
     ) -> None:
         count = at_least(images, 1, "images") if isinstance(images, (int, np.integer)) else len(images)
-        if at_least(batch_size, 1, "batch_size") > count:
-            raise ValueError(f"batch_size is {batch_size}, but there are only {count} images")
+        size = at_least(batch_size, 1, "batch_size")
+        if size > count:
+            raise ValueError(f"batch_size is {size}, but there are only {count} images")
         one_class = np.zeros(count, np.int64)
-        recipe = Recipe(one_class, 1, batch_size, seed=seed, noun="images")
+        recipe = Recipe(one_class, 1, size, seed=at_least(seed, 0, "seed"), noun="images")
         super().__init__(recipe.stream(), recipe.facts(), batches_per_epoch, rank, world_size)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reid_cckd.samplers.chance import Ints
-from reid_cckd.samplers.checks import Weights, as_array, as_weights, at_least, digest
+from reid_cckd.samplers.checks import Weights, as_array, as_weights, digest
 from reid_cckd.samplers.deal import Short, make_deal
 from reid_cckd.samplers.pools import Pools, make_pools
 from reid_cckd.samplers.schedule import make_schedule
@@ -37,8 +37,6 @@ class Recipe:
         Raises:
             ValueError: names the numbers that do not fit together.
         """
-        at_least(self.groups, 1, f"{self.noun}_per_batch")
-        at_least(self.seed, 0, "seed")
         if self.short not in get_args(Short):
             raise ValueError(f"short must be one of {', '.join(get_args(Short))}; got {self.short!r}")
         pools, weights = self._kept(make_pools(self.labels, self.kinds))

@@ -25,14 +25,12 @@ class StreamSampler(BatchSampler):
     def __init__(
         self, stream: BatchStream, facts: Mapping[str, Any], batches_per_epoch: int | None, rank: int, world_size: int
     ) -> None:
-        at_least(world_size, 1, "world_size")
-        if at_least(rank, 0, "rank") >= world_size:
+        self.rank, self.world_size = at_least(rank, 0, "rank"), at_least(world_size, 1, "world_size")
+        if self.rank >= self.world_size:
             raise ValueError(f"rank {rank} is not below world_size {world_size}")
-        if batches_per_epoch is not None:
-            at_least(batches_per_epoch, 1, "batches_per_epoch")
         super().__init__(self, stream.batch_size, drop_last=True)  # type: ignore[arg-type]
-        self.rank, self.world_size = rank, world_size
-        self._batches_wanted = batches_per_epoch
+        wanted = batches_per_epoch
+        self._batches_wanted = None if wanted is None else at_least(wanted, 1, "batches_per_epoch")
         self._epoch = 0
         self._resume_at = 0
         self._given = 0
@@ -71,7 +69,7 @@ class StreamSampler(BatchSampler):
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch; naming the present one again keeps the place that `load_state_dict` set."""
         if at_least(epoch, 0, "epoch") != self._epoch:
-            self._epoch, self._resume_at, self._given = epoch, 0, 0
+            self._epoch, self._resume_at, self._given = int(epoch), 0, 0
 
     def state_dict(self, batches: int | None = None) -> dict[str, Any]:
         """The place in the epoch and what it is a place in.

@@ -167,6 +167,22 @@ def test_choosing_another_epoch_forgets_the_place() -> None:
     assert len(epoch_of(sampler, 1)) == len(sampler)
 
 
+def test_numbers_of_numpy_are_numbers() -> None:
+    """Sizes that come out of arrays; the state is to be written as JSON, and read by torch with weights alone."""
+    n = np.int64
+    shares = {"seed": n(1), "batches_per_epoch": n(9), "rank": n(0), "world_size": n(2)}
+    plain: dict[str, Any] = {name: int(value) for name, value in shares.items()}
+    pairs: list[tuple[Any, Any]] = [
+        (ClassUniformSampler(LABELS, n(5), n(3), **shares), ClassUniformSampler(LABELS, 5, 3, **plain)),
+        (SuperclassUniformSampler(GROUPS, n(3), n(4), **shares), SuperclassUniformSampler(GROUPS, 3, 4, **plain)),
+        (UniformSampler(n(200), n(16), **shares), UniformSampler(200, 16, **plain)),
+    ]
+    for theirs, ours in pairs:
+        theirs.set_epoch(n(2))
+        assert epoch_of(ours, 2) == list(theirs)
+        assert json.dumps(theirs.state_dict()) == json.dumps(ours.state_dict())
+
+
 @every_sampler
 def test_samplers_can_be_pickled(make: Callable[..., Any]) -> None:
     sampler = make()
