@@ -17,7 +17,7 @@ from reid_cckd.samplers.superclasses import Superclasses
 Floats = NDArray[np.float32]
 By = Literal["instance", "class centroid"]
 _ROWS_AT_ONCE = 1 << 16
-_LARGEST_SQUARE = np.finfo(np.float32).max / 8  # of a row's length: distances stay finite, or faiss ends the process
+_LARGEST_SQUARE = np.finfo(np.float32).max / 8  # of all rows' lengths: sums of distances stay finite, or faiss crashes
 _PATIENCE = 10**11  # multiplications of all attempts together
 
 
@@ -66,7 +66,7 @@ def build_superclasses(
         attempts = int(np.clip(_PATIENCE // (rows.size * num_superclasses * iterations), 1, 10))
     options = {"niter": iterations, "nredo": at_least(attempts, 1, "attempts"), "seed": seed + 1, "gpu": gpu}
     centroids, index = _train(rows, num_superclasses, spherical, options)
-    nearest, distances = _assign(points, index, spherical)
+    nearest = _assign(points, index, spherical)
     nearest, centroids, repaired = _fill_empty(points, nearest, centroids, spherical)
     found = nearest if by == "instance" else nearest[members]
     return Superclasses(
@@ -75,7 +75,7 @@ def build_superclasses(
         by=by,
         seed=seed,
         spherical=spherical,
-        objective=float(distances.mean()),
+        objective=_mean_distance(points, nearest, centroids, spherical),
         repaired=repaired,
         purity=purity(found, classes),
         nmi=nmi(found, classes),
@@ -93,7 +93,7 @@ def _check(points: NDArray[Any], labels: Ints, num_superclasses: int, by: str) -
     for start, block in _blocks(points, normalise=False):
         with np.errstate(over="ignore"):
             squares = np.einsum("nd,nd->n", block, block)
-        bad = np.flatnonzero(~(squares < _LARGEST_SQUARE))
+        bad = np.flatnonzero(~(squares < _LARGEST_SQUARE / len(points)))
         if len(bad):
             finite = np.isfinite(block[bad[0]]).all()
             what = "values whose squares float32 cannot hold" if finite else "NaN or infinite values"
@@ -142,14 +142,21 @@ def _train(rows: NDArray[Any], k: int, spherical: bool, options: dict[str, Any])
     return np.asarray(kmeans.centroids, dtype=np.float32), kmeans.index
 
 
-def _assign(points: NDArray[Any], index: Any, spherical: bool) -> tuple[Ints, Floats]:
-    """The nearest centroid of every row and its squared distance."""
-    nearest, distances = np.empty(len(points), np.int64), np.empty(len(points), np.float32)
+def _assign(points: NDArray[Any], index: Any, spherical: bool) -> Ints:
+    """The nearest centroid of every row."""
+    nearest = np.empty(len(points), np.int64)
     for start, block in _blocks(points, spherical):
-        part = slice(start, start + len(block))
-        found, ids = index.search(block, 1)
-        nearest[part], distances[part] = ids[:, 0], 2 - 2 * found[:, 0] if spherical else found[:, 0]
-    return nearest, np.maximum(distances, 0)
+        nearest[start : start + len(block)] = index.search(block, 1)[1][:, 0]
+    return nearest
+
+
+def _mean_distance(points: NDArray[Any], nearest: Ints, centroids: Floats, spherical: bool) -> float:
+    """Mean squared distance of the rows to their centroids, by differences: products lose the digits of near rows."""
+    total = 0.0
+    for start, block in _blocks(points, spherical):
+        offsets = block - centroids[nearest[start : start + len(block)]]
+        total += float(np.einsum("nd,nd->n", offsets, offsets).sum(dtype=np.float64))
+    return total / len(points)
 
 
 def _fill_empty(points: NDArray[Any], nearest: Ints, centroids: Floats, spherical: bool) -> tuple[Ints, Floats, int]:

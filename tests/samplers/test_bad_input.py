@@ -75,6 +75,10 @@ def with_nan(row: int) -> np.ndarray:
         (lambda: build_superclasses(with_nan(17), L, 3), "NaN or infinite values, first in row 17"),
         (lambda: build_superclasses(torch.tensor(with_nan(3)), L, 3), "NaN or infinite values, first in row 3"),
         (lambda: build_superclasses(X * 1e20, L, 3, spherical=False), "squares float32 cannot hold, first in row 0"),
+        (
+            lambda: build_superclasses(np.sign(X) * 2.5e18, L, 3, spherical=False),
+            "squares float32 cannot hold, first in row 0",
+        ),
         (lambda: build_superclasses(X[0], L, 3), r"shape \(5,\)"),
         (lambda: build_superclasses(X.astype(int), L, 3), "floats"),
         (lambda: build_superclasses(X, L, 3, by="colour"), "'colour'"),

@@ -112,6 +112,19 @@ def test_no_superclass_is_empty_even_of_equal_rows() -> None:
     assert (as_many_as_rows.sizes == 1).all()
 
 
+@pytest.mark.parametrize("spherical", [True, False])
+@pytest.mark.parametrize("points", ["far from zero", "some zero"])
+def test_the_objective_is_the_mean_squared_distance(points: str, spherical: bool) -> None:
+    """Where products have no digits left of differences, and where rows have no direction, too."""
+    rows = {"far from zero": POINTS + 100, "some zero": np.concatenate([POINTS[:50], np.zeros_like(POINTS[:50])])}[
+        points
+    ]
+    found = build_superclasses(rows, np.arange(len(rows)), 8, spherical=spherical)
+    length = np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12) if spherical else 1
+    offsets = rows.astype(float) / length - found.centroids[found.assignments]
+    assert found.objective == pytest.approx((offsets**2).sum(axis=1).mean(), rel=1e-3)
+
+
 def test_class_means_are_those_of_a_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("reid_cckd.samplers.clustering._ROWS_AT_ONCE", 64)
     members = np.unique(LABELS, return_inverse=True)[1]
