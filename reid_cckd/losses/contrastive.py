@@ -30,8 +30,12 @@ def noise_contrast(scores: Tensor, log_mean: Tensor) -> Tensor:
     return -(functional.logsigmoid(odds[:, 0]) + functional.logsigmoid(-odds[:, 1:]).sum(dim=1)).mean()
 
 
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def similarities(rows: Tensor, bank: Tensor, columns: Tensor) -> Tensor:
-    """Dot product of row i with row columns[i, k] of the bank, (N, D), (n, D), (N, K) -> (N, K)."""
+    """Dot product of row i with row columns[i, k] of the bank, (N, D), (n, D), (N, K) -> (N, K).
+
+    Not compiled: a compiler would keep the bank for the backward, and not the copy of it.
+    """
     if len(bank) <= DENSE * columns.shape[1]:
         return (rows @ bank.to(rows.dtype, copy=True).T).gather(1, columns)  # a copy: updated before the backward
     return torch.einsum("nd,nkd->nk", rows, bank[columns].to(rows.dtype))

@@ -88,6 +88,18 @@ def test_remembering_before_the_backward_does_not_change_the_gradient() -> None:
     assert torch.equal(gradients[0], gradients[1])
 
 
+@pytest.mark.usefixtures("draws")
+def test_a_step_with_the_loss_compiles() -> None:
+    loss, (student, teacher) = made(), batch()
+    found = []
+    for run in (loss.forward, torch.compile(made().forward)):
+        rows = student.clone().requires_grad_()
+        value = run(rows, ref_emb=teacher, index=INDEX)
+        value.backward()
+        found.append((value.detach(), rows.grad))
+    torch.testing.assert_close(found[1], found[0])
+
+
 def test_evaluation_leaves_no_trace() -> None:
     loss, (student, teacher) = made().eval(), batch()
     before = {name: part.clone() for name, part in loss.state_dict().items()}
