@@ -22,6 +22,7 @@ class AgainstTeacher(nn.Module):
     Raises:
         ValueError: names the argument: no ref_emb, other lengths, not a matrix, no rows, mined pairs; and where
             `may_look` says so, NaN or Inf.
+        TypeError: names what is no tensor.
     """
 
     needs_teacher = True

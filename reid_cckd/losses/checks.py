@@ -30,6 +30,16 @@ def whole(name: str, value: int, least: int = 1) -> int:
     return int(value)
 
 
+def check_tensor(name: str, value: object) -> None:
+    """Of arrays and lists, which others hand to losses too.
+
+    Raises:
+        TypeError: it is none.
+    """
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name}: expected a tensor, got {type(value).__name__}; torch.as_tensor(...) makes one")
+
+
 def may_look(numbers: Tensor) -> bool:
     """Whether to read numbers for a check that the result does not need.
 

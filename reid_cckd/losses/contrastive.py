@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from reid_cckd.losses.against_teacher import matched
-from reid_cckd.losses.checks import finite, out_of_range, positive, whole
+from reid_cckd.losses.checks import check_tensor, finite, out_of_range, positive, whole
 from reid_cckd.losses.distributed import gather_rows
 from reid_cckd.losses.groups import group_means
 from reid_cckd.losses.kernels import unit_rows
@@ -139,6 +139,7 @@ class CRD(nn.Module):
     def _checked(self, index: Tensor | None, count: int) -> Tensor:
         if index is None:
             raise ValueError("index: pass the images' rows in the data set, loss(embeddings, ref_emb=..., index=index)")
+        check_tensor("index", index)
         if index.shape != (count,) or index.is_floating_point():
             raise ValueError(f"index: expected ({count},) integers, got {index.dtype} of {tuple(index.shape)}")
         if out_of_range(index, self.num_images):

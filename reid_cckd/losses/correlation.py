@@ -11,7 +11,7 @@ from pytorch_metric_learning.losses import BaseMetricLossFunction
 from pytorch_metric_learning.reducers import MeanReducer, SumReducer
 from torch import Tensor
 
-from reid_cckd.losses.checks import at_least, finite
+from reid_cckd.losses.checks import at_least, check_tensor, finite
 from reid_cckd.losses.comparison import CompiledStep
 from reid_cckd.losses.fused import Kernel, Past, Weights, plain_row_sums, row_sums
 from reid_cckd.losses.kernels import DotKernel, GaussianRBF
@@ -52,7 +52,7 @@ class CorrelationCongruenceLoss(BaseMetricLossFunction):  # type: ignore[misc]
     anchor's value is the mean over its listed partners, and anchors without any are left out. Takes N^2 numbers.
 
     Raises:
-        TypeError: a distance or a memory that is none.
+        TypeError: a distance or a memory that is none; in the call, what is no tensor.
         ValueError: names the argument: no ref_emb, other lengths, no rows, labels missing or of another shape,
             indices_tuple together with a memory; and where `may_look` says so, NaN or Inf, indices out of range.
     """
@@ -172,8 +172,10 @@ def check_rows(embeddings: Tensor, ref_emb: Tensor, ndims: tuple[int, ...] = (2,
 
     Raises:
         ValueError: they do not.
+        TypeError: one is no tensor.
     """
     for name, rows in (("embeddings", embeddings), ("ref_emb", ref_emb)):
+        check_tensor(name, rows)
         if rows.ndim not in ndims or not len(rows):
             expected = " or ".join({2: "a matrix", 4: "maps (N, C, H, W)"}[ndim] for ndim in ndims)
             raise ValueError(f"{name}: expected {expected} of one row or more, got shape {tuple(rows.shape)}")

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from reid_cckd.losses.checks import out_of_range
+from reid_cckd.losses.checks import check_tensor, out_of_range
 from reid_cckd.losses.fused import Weights
 
 
@@ -94,6 +94,10 @@ def check_labels(labels: Tensor | None, count: int) -> None:
 
     Raises:
         ValueError: another shape.
+        TypeError: no tensor.
     """
-    if labels is not None and labels.shape != (count,):
+    if labels is None:
+        return
+    check_tensor("labels", labels)
+    if labels.shape != (count,):
         raise ValueError(f"labels: expected shape ({count},), got {tuple(labels.shape)}")

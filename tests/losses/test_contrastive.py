@@ -209,6 +209,12 @@ def test_bad_input_is_named_and_not_remembered(message: str, arguments: dict[str
     assert torch.equal(before, loss.student_bank)
 
 
+def test_an_index_that_is_no_tensor_is_named() -> None:
+    student, teacher = batch()
+    with pytest.raises(TypeError, match="index: expected a tensor, got list"):
+        made()(student, ref_emb=teacher, index=INDEX.tolist())
+
+
 @pytest.mark.parametrize(
     ("name", "value"), [("num_images", 0), ("negatives", 0), ("temperature", 0.0), ("momentum", 1.0)]
 )

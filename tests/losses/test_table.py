@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from reid_cckd.losses import LABEL_LOSSES, LOSSES
+from reid_cckd.losses import LABEL_LOSSES, LOSSES, CorrelationCongruenceLoss
 from tests.reference import contrastive, instance, logits, maps, margin, ranking, relational
 
 WIDTH, CLASSES = 5, 3  # labels are below CLASSES, so that rows can be logits too
@@ -199,6 +199,20 @@ def test_the_teacher_is_needed_and_learns_nothing(name: str) -> None:
         given[named] = None if named == "ref_emb" else rows(name, 3)
         with pytest.raises(ValueError, match=r"^(ref_emb|labels):"):
             made(name)(**given)
+
+
+@pytest.mark.parametrize("name", WITH_TEACHER)
+def test_a_teacher_that_is_no_tensor_is_named(name: str) -> None:
+    with pytest.raises(TypeError, match="ref_emb: expected a tensor, got ndarray"):
+        made(name)(rows(name, 4), ref_emb=rows(name, 4).numpy())
+
+
+@pytest.mark.parametrize("name", [*sorted(LABEL_LOSSES), "adadistill", "correlation"])
+def test_labels_that_are_no_tensor_are_named(name: str) -> None:
+    loss = CorrelationCongruenceLoss() if name == "correlation" else made(name)
+    options = {} if name in LABEL_LOSSES else {"ref_emb": torch.ones(2, WIDTH)}
+    with pytest.raises(TypeError, match="labels: expected a tensor, got list"):
+        loss(torch.ones(2, WIDTH), [0, 1], **options)
 
 
 @pytest.mark.parametrize("name", WITH_TEACHER)
