@@ -16,7 +16,7 @@ from reid_cckd.samplers.superclasses import Superclasses
 
 Floats = NDArray[np.float32]
 By = Literal["instance", "class centroid"]
-_ROWS_AT_ONCE = 1 << 16
+_ROWS_AT_ONCE, _ROWS_IN_CACHE = 1 << 16, 1 << 9
 _LARGEST_SQUARE = np.finfo(np.float32).max / 8  # of all rows' lengths: sums of distances stay finite, or faiss crashes
 _PATIENCE = 10**11  # multiplications of all attempts together
 
@@ -66,8 +66,10 @@ def build_superclasses(
         attempts = int(np.clip(_PATIENCE // (rows.size * num_superclasses * iterations), 1, 10))
     options = {"niter": iterations, "nredo": at_least(attempts, 1, "attempts"), "seed": seed + 1, "gpu": gpu}
     centroids, index = _train(rows, num_superclasses, spherical, options)
-    nearest = _assign(points, index, spherical)
+    nearest, distance = _assign(points, index, centroids, spherical)
     nearest, centroids, repaired = _fill_empty(points, nearest, centroids, spherical)
+    if repaired:
+        distance = _mean_distance(points, nearest, centroids, spherical)
     found = nearest if by == "instance" else nearest[members]
     return Superclasses(
         assignments=found,
@@ -75,7 +77,7 @@ def build_superclasses(
         by=by,
         seed=seed,
         spherical=spherical,
-        objective=_mean_distance(points, nearest, centroids, spherical),
+        objective=distance,
         repaired=repaired,
         purity=purity(found, classes),
         nmi=nmi(found, classes),
@@ -142,21 +144,32 @@ def _train(rows: NDArray[Any], k: int, spherical: bool, options: dict[str, Any])
     return np.asarray(kmeans.centroids, dtype=np.float32), kmeans.index
 
 
-def _assign(points: NDArray[Any], index: Any, spherical: bool) -> Ints:
-    """The nearest centroid of every row."""
-    nearest = np.empty(len(points), np.int64)
+def _assign(points: NDArray[Any], index: Any, centroids: Floats, spherical: bool) -> tuple[Ints, float]:
+    """The nearest centroid of every row, and the mean squared distance to it."""
+    nearest, total = np.empty(len(points), np.int64), 0.0
     for start, block in _blocks(points, spherical):
-        nearest[start : start + len(block)] = index.search(block, 1)[1][:, 0]
-    return nearest
+        found = nearest[start : start + len(block)]
+        found[:] = index.search(block, 1)[1][:, 0]
+        total += _distances(block, centroids, found)
+    return nearest, total / len(points)
 
 
 def _mean_distance(points: NDArray[Any], nearest: Ints, centroids: Floats, spherical: bool) -> float:
-    """Mean squared distance of the rows to their centroids, by differences: products lose the digits of near rows."""
+    """Mean squared distance of the rows to the centroids they were given to."""
     total = 0.0
     for start, block in _blocks(points, spherical):
-        offsets = block - centroids[nearest[start : start + len(block)]]
-        total += float(np.einsum("nd,nd->n", offsets, offsets).sum(dtype=np.float64))
+        total += _distances(block, centroids, nearest[start : start + len(block)])
     return total / len(points)
+
+
+def _distances(rows: Floats, centroids: Floats, nearest: Ints) -> float:
+    """Sum of squared distances, by differences: the products of faiss have no digits left of near rows."""
+    total = 0.0
+    for start in range(0, len(rows), _ROWS_IN_CACHE):
+        part = slice(start, start + _ROWS_IN_CACHE)
+        offsets = rows[part] - centroids[nearest[part]]
+        total += float(np.einsum("nd,nd->n", offsets, offsets).sum(dtype=np.float64))
+    return total
 
 
 def _fill_empty(points: NDArray[Any], nearest: Ints, centroids: Floats, spherical: bool) -> tuple[Ints, Floats, int]:
