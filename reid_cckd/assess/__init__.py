@@ -1,7 +1,7 @@
 """How good a network is on a data set: extraction, exact evaluation, and a verdict that says how it was reached."""
 
 from reid_cckd.assess.chance import GUESSES, Guess, best_guess
-from reid_cckd.assess.choice import build_judge
+from reid_cckd.assess.choice import answer_of, build_judge
 from reid_cckd.assess.classification import ClassificationJudge, held_back
 from reid_cckd.assess.heads import asks_for_scores, head_judge
 from reid_cckd.assess.identification import IdentificationJudge
@@ -22,6 +22,7 @@ __all__ = [
     "RetrievalJudge",
     "Verdict",
     "VerificationJudge",
+    "answer_of",
     "asks_for_scores",
     "best_guess",
     "build_judge",

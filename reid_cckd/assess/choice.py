@@ -14,8 +14,9 @@ from reid_cckd.assess.unjudged import Unjudged
 from reid_cckd.assess.verdict import Judge
 from reid_cckd.assess.verification import VerificationJudge
 from reid_cckd.build import precision
-from reid_cckd.config import Config
+from reid_cckd.config import Config, Evaluation
 from reid_cckd.data import Manifest
+from reid_cckd.engine import On
 
 JUDGES: dict[str, Any] = {
     "retrieval": RetrievalJudge,
@@ -37,3 +38,9 @@ def build_judge(config: Config, manifest: Manifest, device: torch.device) -> Jud
     judge: Judge = make(manifest, config.evaluation, config.data, device, precision(config, device))
     judge.check()
     return judge
+
+
+def answer_of(settings: Evaluation) -> On:
+    """What of a network the task's evaluation looks at: what its cost is counted of, and what is exported of it."""
+    answer: On = JUDGES[settings.task].looks_at(settings)
+    return answer

@@ -10,11 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+from reid_cckd import config as configuration
 from reid_cckd.assess.extraction import Extraction
 from reid_cckd.assess.unjudged import Unjudged
 from reid_cckd.assess.verdict import Judge, Verdict
 from reid_cckd.data import Manifest
-from reid_cckd.engine import on_rank_zero
+from reid_cckd.engine import On, on_rank_zero
 from reid_cckd.errors import DataError
 from reid_cckd.evaluation import ClassificationResult, evaluate_classification
 
@@ -30,6 +31,11 @@ class ClassificationJudge(Extraction):
 
     main: ClassVar[str] = "top1"
     classes: Sequence[int] | None = None
+
+    @classmethod
+    def looks_at(cls, settings: configuration.Evaluation) -> On:
+        """Class scores, whose head counts."""
+        return "logits"
 
     def check(self) -> None:
         """Raises DataError where nothing is held back."""
@@ -70,7 +76,7 @@ class ClassificationJudge(Extraction):
         """
         dataset = self.images(self.role)
         labels = self._positions(dataset.manifest.labels)
-        logits = self.rows(network, dataset, "logits", flip=False)
+        logits = self.rows(network, dataset)
         top = [k for k in self.settings.top if k <= logits.shape[1]]
         return on_rank_zero(lambda: evaluate_classification(logits, labels, top=top))
 

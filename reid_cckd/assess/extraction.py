@@ -38,6 +38,11 @@ class Extraction:
         """The same judge, for a head of these classes."""
         return self.for_classes(classes)  # type: ignore[return-value]  # whatever inherits this is a judge
 
+    @classmethod
+    def looks_at(cls, settings: configuration.Evaluation) -> On:
+        """What of a network is evaluated, and nothing beyond it counts as its cost: embeddings, as ``on`` says."""
+        return settings.on
+
     def check(self) -> None:
         """Refuse, before anything is trained, a data set without the images that will be evaluated.
 
@@ -72,14 +77,17 @@ class Extraction:
             self._datasets[name] = image_dataset(part, part.labels, self.data)
         return self._datasets[name]
 
-    def rows(self, network: nn.Module, dataset: ImageDataset, on: On, flip: bool) -> Tensor:
-        """(N, D) float32, in the order of the data set; one that guesses looks at no image, and none is read for it.
+    def rows(self, network: nn.Module, dataset: ImageDataset) -> Tensor:
+        """(N, D) float32 of what is looked at, in the order of the data set.
 
+        A network that guesses looks at no image, and none is read for it.
         In a distributed run every process embeds its share, in the batches that one process would make, and gets all.
 
         Raises:
             UserError: numbers that cannot be compared, as those of a network that has diverged.
         """
+        on = self.looks_at(self.settings)
+        flip = self.settings.flip and on != "logits"
         if isinstance(network, Guess):
             return network.rows(len(dataset), on)
         size, count = self.settings.batch_size, len(dataset)

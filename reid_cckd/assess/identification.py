@@ -61,9 +61,7 @@ class IdentificationJudge(Extraction):
             DataError: nobody has two photos. UserError: an embedding is not finite.
         """
         photos, others = (self.images_of(role, self._benchmark.select(role)) for role in ("query", "gallery"))
-        probes, distractors = (
-            self.rows(network, one, self.settings.on, self.settings.flip) for one in (photos, others)
-        )
+        probes, distractors = (self.rows(network, one) for one in (photos, others))
         scales = _within(self.settings.scales, len(distractors))
         order = np.random.default_rng(ORDER_SEED).permutation(len(distractors))
         asked = (probes, photos.manifest.labels, distractors, scales, self.settings.ranks, FPRS)

@@ -53,7 +53,7 @@ class RecallJudge(Extraction):
     def evaluate(self, network: nn.Module) -> RecallResult:
         """Exact metrics of the network's embeddings."""
         dataset = self._searchers()
-        rows = self.rows(network, dataset, self.settings.on, self.settings.flip)
+        rows = self.rows(network, dataset)
         labels, ranks = dataset.manifest.labels, self.settings.ranks
         return on_rank_zero(lambda: evaluate_recall(rows, labels, ranks, device=self.device))
 

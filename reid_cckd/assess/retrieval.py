@@ -105,7 +105,7 @@ class RetrievalJudge(Extraction):
             DataError: there are no such images.
         """
         dataset = self.images(role)
-        vectors = self.rows(network, dataset, self.settings.on, self.settings.flip)
+        vectors = self.rows(network, dataset)
         return replace(self.index(dataset.manifest, source), vectors=vectors.numpy())
 
 

@@ -58,7 +58,7 @@ class VerificationJudge(Extraction):
         dataset = self.images_of(name, pairs.manifest)
         if len(dataset) != 2 * len(pairs.same):
             raise DataError(f"{self.settings.pairs[name]}: images are damaged, and pairs cannot do without them.")
-        vectors = self.rows(network, dataset, self.settings.on, self.settings.flip)
+        vectors = self.rows(network, dataset)
         try:
             pair = vectors[0::2], vectors[1::2]
             return on_rank_zero(lambda: evaluate_verification(*pair, pairs.same, fars=(FAR,), device=self.device))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from reid_cckd import assess
-from reid_cckd.assess import ClassificationJudge, Judge, asks_for_scores, build_judge, head_judge
+from reid_cckd.assess import ClassificationJudge, Judge, answer_of, asks_for_scores, build_judge, head_judge
 from reid_cckd.batch import Output
 from reid_cckd.build import read_manifest
-from reid_cckd.config import Config, config_from_dict
+from reid_cckd.config import Config, Evaluation, config_from_dict
 from reid_cckd.data import Manifest
 from reid_cckd.errors import ConfigError, DataError
 from tests.data.trees import jpeg, write_image
@@ -72,6 +73,12 @@ def test_classification_counts_what_is_right_and_names_the_confusion(folders: Pa
     assert (best["accuracy"], best["taken_for"], best["taken_for_name"]) == (1, None, None)
 
 
+@pytest.mark.parametrize("task", ["retrieval", "classification", "verification", "identification", "recall", "none"])
+def test_only_classification_looks_at_class_scores(task: Any) -> None:
+    asked = [answer_of(Evaluation(task=task, on=on)) for on in ("embedding", "neck")]
+    assert asked == (["logits", "logits"] if task == "classification" else ["embedding", "neck"])
+
+
 def test_a_head_in_another_order_is_read_in_its_order(folders: Path) -> None:
     class Turned(Grey):
         def forward(self, images: Tensor) -> Output:
@@ -82,6 +89,20 @@ def test_a_head_in_another_order_is_read_in_its_order(folders: Path) -> None:
     assert judge_of(folders).for_classes([2, 1, 0])(Turned())["top1"] == pytest.approx(3 / 4)
     with pytest.raises(DataError, match="1 classes that the network's head of 2 does not have"):
         judge_of(folders).for_classes([0, 1])(Grey())
+
+
+def test_class_scores_are_of_an_image_as_it_is_without_its_mirror(folders: Path) -> None:
+    seen = []
+
+    class Counting(Grey):
+        def forward(self, images: Tensor) -> Output:
+            seen.append(len(images))
+            return super().forward(images)
+
+    judge = judge_of(folders)
+    assert judge.settings.flip
+    judge(Counting())
+    assert seen == [4]
 
 
 def test_images_that_are_not_there_are_missed_before_anything_is_trained(folders: Path) -> None:
