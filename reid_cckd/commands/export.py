@@ -13,10 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from reid_cckd import __version__
+from reid_cckd.assess import answer_of
 from reid_cckd.build import Loaded, load_network
 from reid_cckd.commands.console import make_parser, run
 from reid_cckd.commands.progress import readable_bytes
 from reid_cckd.commands.sameness import source_of
+from reid_cckd.engine import count
 from reid_cckd.errors import ConfigError, DataError
 from reid_cckd.files import atomic_path
 from reid_cckd.models import Deployed
@@ -44,7 +46,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = make_parser("export", text, EXAMPLES)
     parser.add_argument("network", help="a run's folder, last.pt or best.pt")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help=".pt2 (torch.export) or .onnx")
-    parser.add_argument("--answer", choices=("neck", "embedding", "logits"), help="default: evaluation.on")
+    parser.add_argument(
+        "--answer",
+        choices=("neck", "embedding", "logits"),
+        help="default: what its task is evaluated by, class scores (logits) or evaluation.on",
+    )
     parser.add_argument(
         "--flip", action="store_true", help="add the mirrored image's, as evaluation.flip does: twice the work"
     )
@@ -56,15 +62,18 @@ def _command(arguments: argparse.Namespace) -> None:
     if path.suffix not in FORMATS:
         raise ConfigError(f"--output: expected a name that ends in {' or '.join(FORMATS)}, got {path.name!r}.")
     loaded = load_network(source_of(arguments.network))
-    answer = arguments.answer or loaded.config.evaluation.on
+    answer = arguments.answer or answer_of(loaded.config.evaluation)
     if answer == "logits" and loaded.network.head is None:
         raise ConfigError("--answer: this network has no class head; take neck or embedding.")
     if answer == "logits" and arguments.flip:
-        raise ConfigError("--flip is of embeddings; class scores are of an image as it is, in a test too.")
+        raise ConfigError(
+            "--flip is of embeddings (--answer neck); class scores are of an image as it is, in a test too."
+        )
     network = Deployed(loaded.network, answer, arguments.flip).requires_grad_(False)
     height, width = loaded.config.data.image_size
     images = torch.randint(0, 256, (TRIAL, 3, height, width), dtype=torch.uint8)
     wanted = network(images)
+    _drop_unread(network, (height, width))
     about = describe(loaded, network, wanted.shape[1])
     write, read = FORMATS[path.suffix]
     with atomic_path(path) as temporary:
@@ -101,6 +110,15 @@ def describe(loaded: Loaded, network: Deployed, width: int) -> dict[str, str]:
         "reid_cckd": __version__,
     }
     return about | ({"classes": json.dumps(list(loaded.names) or loaded.classes)} if scores else {})
+
+
+def _drop_unread(network: nn.Module, image_size: tuple[int, int]) -> None:
+    """Parameters that no image meets: a .pt2 would carry them along."""
+    read = count(network, image_size).read
+    for name, _ in list(network.named_parameters()):
+        if name not in read:
+            owner, _, own = name.rpartition(".")
+            network.get_submodule(owner).register_parameter(own, None)
 
 
 def _difference(found: Tensor, wanted: Tensor) -> float:

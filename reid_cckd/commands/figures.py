@@ -10,7 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from reid_cckd.assess import answer_of
+from reid_cckd.build import load_network
 from reid_cckd.commands.console import make_parser, run
+from reid_cckd.commands.reporting import size
 from reid_cckd.commands.runs import short_names
 from reid_cckd.commands.sameness import REPORT, read_report
 from reid_cckd.commands.subjects import embed_tested
@@ -85,7 +88,7 @@ def draw_figures(folders: Mapping[str, Path], output: Path, overrides: Sequence[
     logs = {name: RunLog(folder / "log.jsonl").rows() for name, folder in folders.items()}
     training_curves(pictures[2], logs, "training")
     main = reports[next(iter(reports))].get("main", "mean_ap")
-    teacher, *students = (_point(name, report, main) for name, report in reports.items())
+    teacher, *students = (_point(name, folder, reports[name], main) for name, folder in folders.items())
     retention_plot(pictures[3], teacher, students, f"{score_heading(main)} kept of the teacher's")
     return pictures
 
@@ -108,8 +111,10 @@ def _common_labels(images: Mapping[str, Embeddings]) -> NDArray[np.int64]:
     return reference.labels
 
 
-def _point(name: str, report: Mapping[str, Any], main: str) -> Point:
+def _point(name: str, folder: Path, report: Mapping[str, Any], main: str) -> Point:
+    """Counted anew: older reports count the class head in whatever the task."""
     if main not in report["scores"]:
         raise ConfigError(f"figures: the run {name!r} has no score {main}, which the first run is judged by.")
-    cost = report["cost"]
-    return Point(name, cost["parameters"], cost["macs"], report["scores"][main])
+    loaded = load_network(folder / "last.pt")
+    counted = size(loaded.network, answer_of(loaded.config.evaluation))
+    return Point(name, counted["parameters"], counted["macs"], report["scores"][main])

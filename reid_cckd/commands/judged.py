@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from reid_cckd.assess import Judge, build_judge
+from reid_cckd.assess import Judge, answer_of, build_judge
 from reid_cckd.commands.reporting import cost, counts, score_table, write_queries
 from reid_cckd.commands.subjects import open_checkpoint, usual_output
 from reid_cckd.config import Config, config_from_dict, to_dict
@@ -64,7 +64,7 @@ def report_judged(
     if rank() != 0:
         return {}
     device = str(next(network.parameters()).device)
-    measured = cost(network)
+    measured = cost(network, answer_of(config.evaluation))
     report = {
         "main": judge.main,
         "scores": verdict.scores,

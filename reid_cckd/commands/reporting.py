@@ -11,20 +11,20 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from reid_cckd.assess import PLAIN, Refinement, RetrievalJudge, protocol, scores
+from reid_cckd.assess import PLAIN, Refinement, RetrievalJudge, answer_of, protocol, scores
 from reid_cckd.commands.subjects import Subject, subject_of
 from reid_cckd.config import Config
 from reid_cckd.data import Manifest, Source
 from reid_cckd.engine import (
     Embeddings,
-    count_macs,
-    count_parameters,
+    count,
+    evaluating,
     milliseconds_per_image,
     rank,
 )
 from reid_cckd.evaluation import RecallResult, RetrievalResult, rank_gallery
 from reid_cckd.files import atomic_path, write_json
-from reid_cckd.models import Embedder
+from reid_cckd.models import Answer, Deployed, Embedder
 from reid_cckd.report import (
     RankedRow,
     choose_rows,
@@ -81,7 +81,7 @@ def report_subject(
     """Print a result's table and write report.json, queries.csv, cmc.png and, where images are known, ranks.png."""
     report: dict[str, Any] = {"main": RetrievalJudge.main, "scores": scores(result)}
     if subject.network is not None:
-        report["cost"] = cost(subject.network)
+        report["cost"] = cost(subject.network, answer_of(subject.settings))
     report["protocol"] = protocol(subject.settings, result, refinement)
     if subject.manifest is not None:
         report["data"] = {"name": subject.manifest.name, "counts": counts(subject.manifest)}
@@ -113,19 +113,24 @@ def write_queries(path: Path, query: Embeddings | Manifest, result: RetrievalRes
             writer.writerow([image, person, camera, *(scores if valid else [""] * len(scores))])
 
 
-def cost(network: Embedder) -> dict[str, float]:
-    """Parameters, MACs per image, and the time of one image in a batch of 32 on the network's device."""
-    return {
-        "parameters": count_parameters(network),
-        "macs": count_macs(network, network.image_size),
-        "ms_per_image": round(milliseconds_per_image(network, network.image_size), 4),
-    }
+def cost(network: Embedder, answer: Answer) -> dict[str, Any]:
+    """As `size`, and the time of one image in a batch of 32 on the network's device, in float32."""
+    with evaluating(network):
+        milliseconds = milliseconds_per_image(Deployed(network, answer), network.image_size)
+    return {**size(network, answer), "ms_per_image": round(milliseconds, 4)}
+
+
+def size(network: Embedder, answer: Answer) -> dict[str, Any]:
+    """Parameters and MACs of what `export` writes: up to ``answer`` and no further, of an image without its mirror."""
+    with evaluating(network):
+        counted = count(Deployed(network, answer), network.image_size)
+    return {"answer": answer, "parameters": counted.parameters, "macs": counted.macs}
 
 
 def score_table(rows: Sequence[Mapping[str, Any]], style: Literal["plain", "markdown"] = "plain") -> str:
     """An aligned table of names, scores in percent and costs, where they are known."""
     shown = [{**row, **{key: f"{row[key] / 1e6:.{n}f} M" for key, n in MILLIONS.items() if key in row}} for row in rows]
-    costs = {"parameters": "parameters", "macs": "MACs", "ms_per_image": "ms / image"}
+    costs = {"answer": "cost up to", "parameters": "parameters", "macs": "MACs", "ms_per_image": "ms / image"}
     known = {key: title for key, title in costs.items() if key in rows[0]}
     titles = {key: score_heading(key) for key in rows[0] if key not in ("name", "mean_inp", *costs)}
     return format_table(shown, {"name": "name", **titles, **known}, percent=list(titles), style=style)

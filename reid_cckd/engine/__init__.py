@@ -2,7 +2,7 @@
 
 from reid_cckd.engine.checkpoint import file_hash, load_checkpoint, save_checkpoint
 from reid_cckd.engine.claims import STALE, claim, is_claimed
-from reid_cckd.engine.cost import count_macs, count_parameters, milliseconds_per_image
+from reid_cckd.engine.cost import Count, count, milliseconds_per_image
 from reid_cckd.engine.device import autocast, in_bfloat16, pick_device
 from reid_cckd.engine.distributed import (
     check_alike,
@@ -18,6 +18,7 @@ from reid_cckd.engine.embeddings import Embeddings, is_embeddings
 from reid_cckd.engine.extract import On, embed_batch, extract, extract_to
 from reid_cckd.engine.feed import DirectFeed, Feed
 from reid_cckd.engine.interrupt import Interrupted
+from reid_cckd.engine.mode import evaluating
 from reid_cckd.engine.optim import create_optimizer, create_schedule, moves_rows_apart
 from reid_cckd.engine.position import Position
 from reid_cckd.engine.protocols import TrainingData
@@ -30,6 +31,7 @@ from reid_cckd.engine.trainer import Trainer
 __all__ = [
     "STALE",
     "CachedTeacher",
+    "Count",
     "DirectFeed",
     "Embeddings",
     "Feed",
@@ -48,11 +50,11 @@ __all__ = [
     "check_alike",
     "check_trackers",
     "claim",
-    "count_macs",
-    "count_parameters",
+    "count",
     "create_optimizer",
     "create_schedule",
     "embed_batch",
+    "evaluating",
     "exchange_rows",
     "extract",
     "extract_to",

@@ -4,27 +4,54 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
+from reid_cckd.engine.mode import evaluating
 
-def count_parameters(network: nn.Module) -> int:
-    """Trainable and frozen parameters, buffers left out."""
-    return sum(parameter.numel() for parameter in network.parameters())
+
+class Count(NamedTuple):
+    """``parameters``: numbers in the parameters called ``read``. ``macs``: multiply-accumulates of one image."""
+
+    parameters: int
+    macs: int
+    read: frozenset[str]
 
 
 @torch.no_grad()
-def count_macs(network: nn.Module, image_size: tuple[int, int]) -> int:
-    """Multiply-accumulates of matrix products and convolutions for one image of (height, width)."""
-    device = next(network.parameters()).device
-    was_training = network.training
-    network.eval()
-    with FlopCounterMode(display=False) as counter:
-        network(torch.zeros(1, 3, *image_size, dtype=torch.uint8, device=device))
-    network.train(was_training)
-    return int(counter.get_total_flops()) // 2
+def count(network: nn.Module, image_size: tuple[int, int]) -> Count:
+    """What the forward pass of one image of (height, width) reads and computes, in eval mode.
+
+    Parameters are trainable and frozen ones; buffers are left out, and so is what the pass never looks at: timm's
+    MobileNetV3 and V4 hold a last convolution, half of a small one's parameters, which only their classifiers use.
+    Multiply-accumulates are those of matrix products and convolutions.
+    """
+    own = {name: parameter.detach() for name, parameter in network.named_parameters()}  # views of these need no grad_fn
+    images = torch.zeros(1, 3, *image_size, dtype=torch.uint8, device=next(iter(own.values())).device)
+    with evaluating(network), FlopCounterMode(display=False) as counter, _Reads() as reads:
+        torch.func.functional_call(network, own, (images,))
+    read = {name: value.numel() for name, value in own.items() if id(value) in reads.seen}
+    return Count(sum(read.values()), int(counter.get_total_flops()) // 2, frozenset(read))
+
+
+class _Reads(TorchDispatchMode):
+    """Notes every tensor that an operation takes."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.seen: set[int] = set()
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        self.seen.update(map(id, tree_leaves((args, kwargs))))
+        return func(*args, **(kwargs or {}))
 
 
 @torch.no_grad()
@@ -34,10 +61,8 @@ def milliseconds_per_image(
     """Median over ``rounds`` of the forward time of a batch, divided by its size, after a warm-up."""
     device = next(network.parameters()).device
     images = torch.randint(0, 256, (batch_size, 3, *image_size), dtype=torch.uint8, device=device)
-    was_training = network.training
-    network.eval()
-    seconds = [_timed(network, images) for _ in range(rounds + 2)][2:]
-    network.train(was_training)
+    with evaluating(network):
+        seconds = [_timed(network, images) for _ in range(rounds + 2)][2:]
     return 1000 * statistics.median(seconds) / batch_size
 
 

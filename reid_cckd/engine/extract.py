@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from reid_cckd.batch import Batch, Output
 from reid_cckd.engine.embeddings import Embeddings, create_vectors, part_of
+from reid_cckd.engine.mode import evaluating
 from reid_cckd.errors import DataError
 from reid_cckd.files import write_json
 
@@ -39,17 +40,13 @@ def extract(
     ``flip`` adds the embeddings of an image and its mirror as they come, neither normalised before, as evaluators of
     faces do: a view that the network is sure of, or an image, counts by its length.
     """
-    was_training = network.training
-    network.eval()
     vectors: Tensor | None = None
-    try:
+    with evaluating(network):
         for batch in batches:
             rows = embed_batch(network, batch, device=device, precision=precision, on=on, flip=flip)
             if vectors is None:
                 vectors = torch.empty(count, rows.shape[1])
             vectors[batch.index] = rows
-    finally:
-        network.train(was_training)
     if vectors is None:
         raise DataError("There are no images to embed: the data set is empty.")
     return vectors

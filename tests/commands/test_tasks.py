@@ -13,6 +13,7 @@ import pytest
 import timm
 import torch
 
+import reid_cckd
 from reid_cckd.assess.extraction import Extraction
 from reid_cckd.commands.__main__ import main
 from reid_cckd.data import ImageDataset
@@ -71,6 +72,12 @@ def test_a_classifier_and_its_student(root: Path, tmp_path: Path, capsys: pytest
     assert 0 <= report["scores"]["top1"] <= report["scores"]["top2"] <= 1
     assert report["protocol"] == {"task": "classification", "role": "test", "images": 12, "flip": False}
     assert (tmp_path / "runs" / "student" / "curves.png").exists()
+    whole = sum(parameter.numel() for parameter in reid_cckd.load_network(last).network.parameters())
+    assert (report["cost"]["answer"], report["cost"]["parameters"]) == ("logits", whole)
+    assert main(["export", str(last), "--output", str(tmp_path / "file.pt2")]) == 0
+    assert "to (N, 3) class scores" in capsys.readouterr().out
+    assert main(["export", str(last), "--output", str(tmp_path / "flip.pt2"), "--flip"]) == 2
+    assert "--answer neck" in capsys.readouterr().err
     assert main(["test", str(last), "--output", str(tmp_path / "again")]) == 0
     again = json.loads((tmp_path / "again" / "report.json").read_text())
     assert again["scores"] == json.loads((last.parent / "report.json").read_text())["scores"]
@@ -118,6 +125,7 @@ def test_faces_are_judged_by_their_pairs(root: Path, tmp_path: Path, capsys: pyt
     assert main(["train", str(config), "data.image_size=[32,32]"]) == 0
     report = json.loads((tmp_path / "run" / "report.json").read_text())
     assert report["scores"]["accuracy"] == report["scores"]["lfw"] >= 0.5
+    assert report["cost"]["answer"] == "neck"
     assert report["details"]["lfw"]["num_same"] == 10
     assert "lfw tar" in capsys.readouterr().out
 

@@ -14,8 +14,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from reid_cckd.batch import Batch, Output
 from reid_cckd.engine import (
     RunLog,
-    count_macs,
-    count_parameters,
+    count,
     create_optimizer,
     create_schedule,
     extract,
@@ -207,13 +206,31 @@ def test_unknown_optimiser_and_device_are_named() -> None:
 
 def test_costs_of_a_layer_a_person_can_count() -> None:
     network = nn.Sequential(_Float(), nn.Conv2d(3, 5, 3, padding=1, bias=False))
-    assert count_parameters(network) == 5 * 3 * 9
-    assert count_macs(network, (8, 4)) == 5 * 3 * 9 * 8 * 4
+    assert count(network, (8, 4)) == (5 * 3 * 9, 5 * 3 * 9 * 8 * 4, {"1.weight"})
+    assert network.training
 
 
 class _Float(nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return images.float()
+
+
+class _Token(nn.Module):
+    """Looks at one row of its own, as CaiT does, and at no image; ``spare`` is never used."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.token, self.layer, self.spare = nn.Parameter(torch.ones(1, 4)), nn.Linear(4, 2), nn.Linear(4, 9)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.layer(self.token.expand(len(images), -1))
+
+
+def test_parameters_that_no_image_meets_are_not_counted() -> None:
+    network = _Token()
+    network.layer.bias.requires_grad_(False)
+    assert count(network, (2, 2)) == (4 + 4 * 2 + 2, 4 * 2, {"token", "layer.weight", "layer.bias"})
+    assert [parameter.requires_grad for parameter in network.layer.parameters()] == [True, False]
 
 
 def test_log_is_cut_where_a_run_resumes_and_survives_a_torn_line(tmp_path: Path) -> None:

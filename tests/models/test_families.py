@@ -8,9 +8,9 @@ import pytest
 import timm
 import torch
 
-from reid_cckd.engine import count_parameters
+from reid_cckd.engine import count
 from reid_cckd.errors import ConfigError
-from reid_cckd.models import Embedder, PublishedClassifier, Teacher
+from reid_cckd.models import Deployed, Embedder, PublishedClassifier, Teacher
 from reid_cckd.models.backbone import create_backbone, normalisation
 
 # name: (classes, parameters in millions), as He et al. 2016, CRD's tables and its code have them
@@ -37,7 +37,7 @@ PUBLISHED = {
 def test_parameters_are_those_of_the_literature(name: str) -> None:
     classes, millions = PUBLISHED[name]
     network = timm.create_model(name, num_classes=classes)
-    assert count_parameters(network) / 1e6 == pytest.approx(millions, abs=0.008)
+    assert sum(parameter.numel() for parameter in network.parameters()) / 1e6 == pytest.approx(millions, abs=0.008)
     assert network(torch.zeros(2, 3, 32, 32)).shape == (2, classes)
     side = 4 if "vgg" in name else 8
     assert network.forward_features(torch.zeros(1, 3, 32, 32)).shape == (1, network.num_features, side, side)
@@ -55,7 +55,7 @@ def test_parameters_are_those_of_the_literature(name: str) -> None:
 )
 def test_face_networks_have_the_published_parameters(name: str, pooling: str, width: int, millions: float) -> None:
     network = Embedder(name, image_size=(112, 112), pooling=pooling, embedding=width)  # type: ignore[arg-type]
-    assert count_parameters(network) / 1e6 == pytest.approx(millions, abs=0.015)
+    assert count(network, network.image_size).parameters / 1e6 == pytest.approx(millions, abs=0.015)
     assert network.project.in_features == (512 * 7 * 7 if pooling == "flatten" else 512)
 
 
@@ -89,6 +89,12 @@ def test_a_published_classifier_says_what_timm_says(name: str, size: int, tmp_pa
         assert torch.allclose(network.backbone.get_classifier()(output.embedding), output.logits, atol=1e-5)  # type: ignore[operator]
     assert output.embedding.shape == (3, network.width)
     assert output.logits.shape == (3, network.num_classes)
+
+
+def test_the_classifier_of_a_published_one_counts_where_its_scores_do() -> None:
+    network = PublishedClassifier("cifar_resnet8", image_size=(32, 32), pretrained=False, options={"num_classes": 7})
+    embedding, scores = (count(Deployed(network, answer), (32, 32)) for answer in ("neck", "logits"))
+    assert (scores.parameters - embedding.parameters, scores.macs - embedding.macs) == (64 * 7 + 7, 64 * 7)
 
 
 def test_names_are_found_beside_timms_and_weights_are_not_promised() -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from reid_cckd.errors import CheckpointError, ConfigError
-from reid_cckd.models import GAP, Embedder, GeM, Teacher
+from reid_cckd.models import GAP, Deployed, Embedder, GeM, Teacher
 
 TINY = {"channels": (8, 8, 16, 16), "stem_width": 8}
 
@@ -74,6 +74,16 @@ def test_no_head_and_no_neck() -> None:
     assert output.logits is None
     assert embedder(num_classes=0).head is None  # as in timm
     assert output.neck is output.embedding
+
+
+def test_what_is_deployed_of_a_network_leaves_it_whole() -> None:
+    network = Embedder("resnet10t", image_size=(32, 16), options={"channels": [8, 8, 8, 8]}, num_classes=5)
+    head, neck = network.head, network.neck
+    deployed = Deployed(network, "embedding")
+    assert not [name for name, _ in deployed.named_parameters() if "head" in name or "neck" in name]
+    assert (network.head, network.neck) == (head, neck)
+    assert deployed.network.backbone is network.backbone
+    assert not any(module.training for module in deployed.modules())
 
 
 def test_gem_is_the_mean_at_one_and_the_maximum_far_up() -> None:
