@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reid_cckd.errors import DataError
-from reid_cckd.files import atomic_path, write_json
+from reid_cckd.files import write_json
 
 _ELEMENT, _FLOAT = 4, 5  # bytes of an element, and OpenCV's number for float32
 
@@ -172,13 +172,6 @@ def write_result(path: Path, cmc: Mapping[int, float], roc: Mapping[float, float
         "roc": [rates, [roc[rate] for rate in rates]],
     }
     write_json(path, content)
-
-
-def write_template_list(path: str | os.PathLike[str], listed: TemplateList) -> None:
-    """Write a list as `read_template_list` reads it."""
-    content = {"path": listed.paths, **({"id": listed.ids} if listed.ids else {})}
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(content), encoding="utf-8")
 
 
 def _text(path: str | os.PathLike[str]) -> str:

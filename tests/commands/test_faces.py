@@ -15,7 +15,7 @@ import torch
 from reid_cckd.commands import verify
 from reid_cckd.commands.__main__ import main
 from reid_cckd.data import Numbers, write_twin
-from reid_cckd.data.megaface import TemplateList, read_feature, write_feature, write_template_list
+from reid_cckd.data.megaface import read_feature, write_feature
 from reid_cckd.engine import Embeddings
 from reid_cckd.evaluation import (
     clean_probes,
@@ -25,6 +25,7 @@ from reid_cckd.evaluation import (
     pool_templates,
 )
 from reid_cckd.evaluation.open_set import OpenSetResult
+from reid_cckd.files import write_json
 from tests.data.test_megaface import write_ijb
 from tests.data.trees import jpeg
 
@@ -51,13 +52,13 @@ def devkit(tmp_path: Path) -> Path:
     for folder, vectors, paths in [("facescrub", faces()[0], faces()[2]), ("megaface", *crowd())]:
         for vector, path in zip(vectors, paths, strict=True):
             write_feature(tmp_path / folder / f"{path}_x.bin", vector)
-    people = tuple(f"P_{who}" for who in faces()[1])
-    write_template_list(tmp_path / "probes.json", TemplateList(tuple(faces()[2]), people))
+    people = [f"P_{who}" for who in faces()[1]]
+    write_json(tmp_path / "probes.json", {"path": faces()[2], "id": people})
     for number in (1, 2):
         order = orders()[number]
         for scale in SCALES:
-            listed = TemplateList(tuple(crowd()[1][row] for row in order[:scale]), ())
-            write_template_list(tmp_path / f"lists.json_{scale}_{number}", listed)
+            listed = [crowd()[1][row] for row in order[:scale]]
+            write_json(tmp_path / f"lists.json_{scale}_{number}", {"path": listed})
     (tmp_path / "probe_noises.txt").write_text("3.png\n8.png\n")
     (tmp_path / "noises.txt").write_text("# theirs\n" + "\n".join(crowd()[1][:20]) + "\n")
     for folder in ("facescrub", "megaface"):
@@ -99,8 +100,7 @@ def test_megaface_of_two_sets_raw_and_cleaned(devkit: Path, capsys: pytest.Captu
 
 def test_lists_that_do_not_begin_each_other_take_a_pass_each(devkit: Path) -> None:
     rows = np.random.default_rng(9).permutation(300)[:10]
-    listed = TemplateList(tuple(crowd()[1][row] for row in rows), ())
-    write_template_list(devkit / "lists.json_10_1", listed)
+    write_json(devkit / "lists.json_10_1", {"path": [crowd()[1][row] for row in rows]})
     sources = [str(devkit / "facescrub_set"), str(devkit / "megaface_set")]
     options = ["--distractor-lists", str(devkit / "lists.json"), "--scales", "10", "250"]
     assert main(["identify", *sources, *options, "--output", str(devkit / "out")]) == 0
@@ -299,7 +299,7 @@ def test_probes_are_the_queries_of_a_folder_and_distractors_its_gallery(
 
 
 def test_a_probe_list_without_ids_leaves_the_people_as_they_are(devkit: Path) -> None:
-    write_template_list(devkit / "some.json", TemplateList(tuple(faces()[2][:8][::-1]), ()))
+    write_json(devkit / "some.json", {"path": faces()[2][:8][::-1]})
     sources = [str(devkit / "facescrub_set"), str(devkit / "megaface_set")]
     lists = ["--probe-list", str(devkit / "some.json"), "--distractor-lists", str(devkit / "lists.json")]
     options = [*lists, "--scales", "100", "--sets", "1", "1"]
