@@ -79,7 +79,7 @@ class DirectFeed:
 
     fetch: Callable[[Iterable[Sequence[int]], int], Iterator[Batch]]
     sampler: EpochSampler
-    name_of: Callable[[int], str]
+    image_name: Callable[[int], str]
 
     def __len__(self) -> int:
         return len(self.sampler)
@@ -89,10 +89,6 @@ class DirectFeed:
         self.sampler.set_epoch(epoch)
         self.sampler.load_state_dict(self.sampler.state_dict(batches=start))
         yield from self.fetch(Share(self.sampler, rank(), world_size()), epoch)
-
-    def image_name(self, index: int) -> str:
-        """The path of an image, for messages."""
-        return self.name_of(index)
 
 
 @dataclass(frozen=True)
@@ -105,7 +101,7 @@ class Feed:
     dataset: EpochDataset
     sampler: EpochSampler
     collate: Callable[[Sequence[Any]], Batch]
-    name_of: Callable[[int], str]
+    image_name: Callable[[int], str]
     workers: int
     pin_memory: bool
     worker_init: Callable[[int], None] | None = None
@@ -130,7 +126,3 @@ class Feed:
         )
         with naming_lost_workers(f"in epoch {epoch + 1}"):
             yield from loader
-
-    def image_name(self, index: int) -> str:
-        """The path of an image, for messages."""
-        return self.name_of(index)

@@ -19,7 +19,7 @@ class TrainingData(Protocol):
     def batches(self, epoch: int, start: int) -> Iterator[Batch]:
         """The batches of an epoch from number ``start`` on."""
 
-    def image_name(self, index: int) -> str:
+    def image_name(self, index: int, /) -> str:
         """The path of an image, for messages."""
 
 

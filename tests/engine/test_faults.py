@@ -58,7 +58,7 @@ def as_batch(items: Any) -> Batch:
 
 
 def test_a_lost_worker_is_a_clear_error() -> None:
-    feed = Feed(Deadly(), Numbers(), as_batch, name_of=str, workers=1, pin_memory=False)
+    feed = Feed(Deadly(), Numbers(), as_batch, image_name=str, workers=1, pin_memory=False)
     with pytest.raises(UserError, match=r"loads images was lost in epoch 3.*data\.workers"):
         list(feed.batches(2, 0))
 
