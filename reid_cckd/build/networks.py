@@ -110,7 +110,7 @@ def load_teacher(config: Config) -> Loaded:
         return load_network(settings.checkpoint)
     assert settings.backbone is not None
     size = settings.image_size or config.data.image_size
-    with blaming_teacher():
+    with _blaming_teacher():
         network = PublishedClassifier(
             settings.backbone, image_size=size, pretrained=settings.pretrained, options=settings.options
         )
@@ -118,14 +118,12 @@ def load_teacher(config: Config) -> Loaded:
 
 
 @contextmanager
-def blaming_teacher() -> Iterator[None]:
+def _blaming_teacher() -> Iterator[None]:
     """The keys of a published teacher are those of a model, one section further."""
     try:
         yield
-    except ConfigError as error:
-        raise ConfigError(f"teacher, as {error}") from error
-    except CheckpointError as error:
-        raise CheckpointError(f"teacher, as {error}") from error
+    except (ConfigError, CheckpointError) as error:
+        raise type(error)(f"teacher, as {error}") from error
 
 
 def timm_network(name: str, overrides: Sequence[str]) -> Loaded:
