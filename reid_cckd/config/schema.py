@@ -1,4 +1,4 @@
-"""Every key a configuration may have, with its default, and the combinations that make no sense."""
+"""Every key a configuration may have, with its default and its bounds."""
 
 from __future__ import annotations
 
