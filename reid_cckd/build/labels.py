@@ -13,7 +13,7 @@ from reid_cckd.errors import ConfigError
 from reid_cckd.losses import LABEL_FREE
 
 
-def refuse_unlabelled(config: Config, labels: NDArray[np.int64]) -> None:
+def check_labels_suffice(config: Config, labels: NDArray[np.int64]) -> None:
     """Terms and samplers that go by labels meet no image that has none: -1 would be one more person to them.
 
     Raises:

@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 
 from reid_cckd import config as configuration
 from reid_cckd.build.data import device_images, image_dataset
-from reid_cckd.build.labels import refuse_unlabelled
+from reid_cckd.build.labels import check_labels_suffice
 from reid_cckd.build.networks import Loaded, build_network, place, precision
 from reid_cckd.build.numbering import Numbering
 from reid_cckd.build.objective import build_objective
@@ -64,7 +64,7 @@ def build_trainer(
     """
     folder = Path(config.output)
     labels, classes = manifest.contiguous_labels()
-    refuse_unlabelled(config, labels)
+    check_labels_suffice(config, labels)
     dataset = _training_images(config, manifest, labels, began)
     numbering = began or Numbering.of(manifest, dataset)
     student = _prepared(build_network(config, len(classes)), config, device)
@@ -124,7 +124,7 @@ def rehearse(config: Config, manifest: Manifest, teacher: Loaded | None) -> None
         ConfigError: names the key that asks for something that does not fit.
     """
     labels, classes = manifest.contiguous_labels()
-    refuse_unlabelled(config, labels)
+    check_labels_suffice(config, labels)
     with torch.random.fork_rng(devices=[]):
         student = build_network(config, len(classes))
         objective = build_objective(config, classes.tolist(), student, teacher, len(manifest))

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from reid_cckd.build.labels import refuse_unlabelled
+from reid_cckd.build.labels import check_labels_suffice
 from reid_cckd.config import config_from_dict
 from reid_cckd.errors import ConfigError
 
@@ -25,7 +25,7 @@ def check(objective: dict[str, Any], sampler: dict[str, Any] = UNIFORM, labels: 
         "objective": objective,
         "sampler": sampler,
     }
-    refuse_unlabelled(config_from_dict({**config, "teacher": {"checkpoint": "last.pt"}}, "test"), labels)
+    check_labels_suffice(config_from_dict({**config, "teacher": {"checkpoint": "last.pt"}}, "test"), labels)
 
 
 def test_losses_that_look_at_the_teacher_alone_take_them() -> None:
