@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
 
-from reid_cckd.config.schema import Config, Evaluation, Ramp, Sampler, Teacher
+from reid_cckd.config.schema import Config, Ramp, Sampler, Teacher
 from reid_cckd.config.tree import join
 
 
@@ -15,13 +15,14 @@ def contradictions(config: Config) -> Iterator[tuple[str, str]]:
     """(key path, what is wrong and what to do) for each value or combination that cannot be run."""
     yield from _ranges(config)
     yield from _teacher_contradictions(config)
-    yield from _task_contradictions(config.evaluation)
-    yield from _device_contradictions(config)
+    yield from _task_contradictions(config)
     yield from _term_contradictions(config)
     if config.optim.schedule == "multistep" and not config.optim.milestones:
         yield "optim.milestones", "the multistep schedule needs its epochs, for example [40, 70]"
     if 0 < config.optim.lr < config.optim.min_lr:
         yield "optim.min_lr", f"{config.optim.min_lr:g} is where the schedule ends, above optim.lr {config.optim.lr:g}"
+    if config.train.cuda_graph and config.train.chunk is not None:
+        yield "train.cuda_graph", "records a batch in one piece, train.chunk computes it in several; set one of the two"
     yield from _sampler_contradictions(config.sampler)
 
 
@@ -109,14 +110,10 @@ def _cache_contradictions(config: Config, teacher: Teacher) -> Iterator[tuple[st
         yield "teacher.mode", "without data.augment all views are the same; set mode: clean"
 
 
-def _device_contradictions(config: Config) -> Iterator[tuple[str, str]]:
-    if config.train.cuda_graph and config.train.chunk is not None:
-        yield "train.cuda_graph", "records a batch in one piece, train.chunk computes it in several; set one of the two"
-    if config.evaluation.task == "classification" and not config.objective.cross_entropy:
+def _task_contradictions(config: Config) -> Iterator[tuple[str, str]]:
+    evaluation = config.evaluation
+    if evaluation.task == "classification" and not config.objective.cross_entropy:
         yield "objective.cross_entropy", "is what trains the class head that classification is judged by; leave it true"
-
-
-def _task_contradictions(evaluation: Evaluation) -> Iterator[tuple[str, str]]:
     if (evaluation.task == "verification") != bool(evaluation.pairs):
         yield "evaluation.pairs", "names the files of task: verification, and of no other; give both or neither"
     if (evaluation.task == "identification") != (evaluation.benchmark is not None):
