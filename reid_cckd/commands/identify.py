@@ -88,17 +88,18 @@ def _command(arguments: argparse.Namespace) -> None:
     probes = _probes(arguments, photos)
     ignored = _ignored(arguments, others)
     scales = _scales(arguments, len(others))
-    _announce(arguments, len(probes.vectors), others, scales)
-    results: dict[str, dict[int, IdentificationResult]] = {"raw": {}, "cleaned": {}}
+    kinds: dict[str, tuple[NDArray[Any], NDArray[np.bool_] | None]] = {"raw": (probes.vectors, None)}
+    if probes.cleaned is not None or ignored is not None:
+        kinds["cleaned"] = (probes.vectors if probes.cleaned is None else probes.cleaned, ignored)
+    _announce(arguments, len(probes.vectors), others, scales, len(kinds))
+    results: dict[str, dict[int, IdentificationResult]] = {kind: {} for kind in kinds}
     for number in arguments.sets:
         for chain, order in _orders(arguments, others, scales, number):
-            for kind, vectors, wrong in (("raw", probes.vectors, None), ("cleaned", probes.cleaned, ignored)):
-                if kind == "raw" or vectors is not None or wrong is not None:
-                    rows = probes.vectors if vectors is None else vectors
-                    found = _evaluate(arguments, rows, probes.people, others, chain, order, wrong)
-                    results[kind][number] = _merged(results[kind].get(number), found)
+            for kind, (rows, wrong) in kinds.items():
+                found = _evaluate(arguments, rows, probes.people, others, chain, order, wrong)
+                results[kind][number] = _merged(results[kind].get(number), found)
     made = {"probes": dict(photos.about), "distractors": dict(others.about)}
-    _report(arguments, probes, made, {kind: found for kind, found in results.items() if found})
+    _report(arguments, probes, made, results)
 
 
 def _of(rows: Embeddings, role: str) -> Embeddings:
@@ -187,12 +188,13 @@ def _merged(one: IdentificationResult | None, other: IdentificationResult) -> Id
     return IdentificationResult(num_probes=one.num_probes, num_pairs=one.num_pairs, **scaled)
 
 
-def _announce(arguments: argparse.Namespace, probes: int, others: Embeddings, scales: Sequence[int]) -> None:
+def _announce(
+    arguments: argparse.Namespace, probes: int, others: Embeddings, scales: Sequence[int], kinds: int
+) -> None:
     if not scales:
         return
     width, converted = others.vectors.shape[1], others.vectors.dtype != np.float32
     need = predict_identification(probes, scales[-1], width, max(CURVE_FPRS), converted=converted)
-    kinds = 1 + (arguments.probe_noises is not None or arguments.distractor_noises is not None)
     seconds = kinds * len(arguments.sets) * need.seconds(product_rate(width, pick_device(arguments.device)))
     print(
         f"{probes:,} probes among {scales[-1]:,} distractors, width {width:,}, {len(arguments.sets)} set(s): "
