@@ -7,7 +7,7 @@ import os
 import re
 import select
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 
 from reid_cckd.config import Config
@@ -56,6 +56,17 @@ def run(
         print("\nInterrupted.", file=sys.stderr)
         return 130
     return 0
+
+
+def run_action(
+    name: str, actions: Mapping[str, Callable[[Sequence[str]], int]], examples: str, argv: Sequence[str] | None
+) -> int:
+    """Run the action of a command that its first argument names; without one say which there are."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments and arguments[0] in actions:
+        return actions[arguments[0]](arguments[1:])
+    print(f"usage: reid-cckd {name} {{{','.join(actions)}}} ...\n\nexamples:\n{examples}")
+    return 0 if arguments[:1] in (["-h"], ["--help"]) else 2
 
 
 def _refuse_several(name: str) -> None:

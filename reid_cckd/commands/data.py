@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from reid_cckd.build import read_manifest
-from reid_cckd.commands.console import make_parser, run
+from reid_cckd.commands.console import make_parser, run, run_action
 from reid_cckd.config import Data
 from reid_cckd.data import LAYOUTS, TWINS, Manifest, Numbers, check_manifest, ensure_pedestrians, write_twin
 from reid_cckd.errors import ConfigError, DataError, did_you_mean
@@ -30,12 +29,8 @@ PEDESTRIANS = "pedestrians"
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry of the command."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
     actions = {"check": _check_main, "synth": _synth_main}
-    if arguments and arguments[0] in actions:
-        return actions[arguments[0]](arguments[1:])
-    print(f"usage: reid-cckd data {{check,synth}} ...\n\nexamples:\n{CHECK_EXAMPLES}\n{SYNTH_EXAMPLES}")
-    return 0 if arguments[:1] in (["-h"], ["--help"]) else 2
+    return run_action("data", actions, f"{CHECK_EXAMPLES}\n{SYNTH_EXAMPLES}", argv)
 
 
 def _check_main(argv: Sequence[str]) -> int:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from reid_cckd.commands.console import make_parser, run
+from reid_cckd.commands.console import make_parser, run, run_action
 from reid_cckd.commands.progress import progress
 from reid_cckd.data.megaface import TemplateList, folder_of, read_feature, read_lst, read_template_list, write_feature
 from reid_cckd.engine import Embeddings
@@ -25,12 +24,8 @@ TO_EXAMPLES = """\
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry of the command."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
     actions = {"from-devkit": _from_main, "to-devkit": _to_main}
-    if arguments and arguments[0] in actions:
-        return actions[arguments[0]](arguments[1:])
-    print(f"usage: reid-cckd features {{from-devkit,to-devkit}} ...\n\nexamples:\n{FROM_EXAMPLES}\n{TO_EXAMPLES}")
-    return 0 if arguments[:1] in (["-h"], ["--help"]) else 2
+    return run_action("features", actions, f"{FROM_EXAMPLES}\n{TO_EXAMPLES}", argv)
 
 
 def _from_main(argv: Sequence[str]) -> int:
