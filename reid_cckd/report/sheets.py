@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -16,8 +15,8 @@ from reid_cckd.files import atomic_path
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-# A file, or what gives the pixels, (H, W, 3) uint8 RGB, or in a few words why there are none.
-Picture: TypeAlias = str | os.PathLike[str] | Callable[[], NDArray[np.uint8] | str]
+# Gives the pixels, (H, W, 3) uint8 RGB, or in a few words why there are none.
+Picture: TypeAlias = Callable[[], NDArray[np.uint8] | str]
 
 _PAPER, _INK, _FAINT = (255, 255, 255), (33, 37, 41), (134, 142, 150)
 _GREEN, _RED, _TILE = (47, 158, 68), (224, 49, 49), (222, 226, 230)
@@ -151,17 +150,11 @@ def _shortened(draw: Any, text: str, width: int) -> str:
 
 
 def _open(picture: Picture) -> Image | None:
-    """The picture in RGB, or None where there is none to be had."""
+    """The picture, or None where there is none to be had."""
     from PIL import Image
 
-    if callable(picture):
-        pixels = picture()
-        return None if isinstance(pixels, str) else Image.fromarray(pixels)
-    try:
-        with Image.open(Path(picture)) as image:
-            return image.convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        return None
+    pixels = picture()
+    return None if isinstance(pixels, str) else Image.fromarray(pixels)
 
 
 def _font(size: int) -> Any:
