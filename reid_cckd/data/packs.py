@@ -14,7 +14,7 @@ from tqdm import tqdm
 from reid_cckd.data.folders import describe, files_in
 from reid_cckd.data.images import Pixels, decode
 from reid_cckd.data.manifest import Manifest
-from reid_cckd.data.recordio import BrokenRecordError, Pack
+from reid_cckd.data.recordio import BrokenRecordError, Pack, Record
 from reid_cckd.data.sources import Numbered, number_of
 from reid_cckd.errors import DataError
 
@@ -43,7 +43,7 @@ class Records:
         return [self.pack.rec]
 
 
-def read_recordio(root: str | os.PathLike[str], *, name: str | None = None) -> Manifest:
+def read_recordio(root: str | os.PathLike[str]) -> Manifest:
     """A `.rec` with its `.idx`, all for training; ``root`` is the `.rec` or a folder with one, or with ``train.rec``.
 
     insightface's packs begin with a record that says where the images end; labels are then taken from the records of
@@ -57,7 +57,7 @@ def read_recordio(root: str | os.PathLike[str], *, name: str | None = None) -> M
     pack = Pack(rec)
     keys, labels = _keys_and_labels(pack)
     _check_property(rec, labels)
-    title = name or (rec.parent.name if rec.stem == "train" else rec.stem)
+    title = rec.parent.name if rec.stem == "train" else rec.stem
     zeros, roles = np.zeros(len(keys), dtype=np.int64), np.full(len(keys), "train")
     return Manifest(title, rec.parent, Numbered(rec.name, keys), labels, zeros, roles, source=Records(pack))
 
@@ -76,10 +76,7 @@ def _find(root: Path) -> Path:
 
 
 def _keys_and_labels(pack: Pack) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    try:
-        first = pack.record(int(pack.keys[0]))
-    except BrokenRecordError as error:
-        raise DataError(f"{pack.rec}: of its first record {error}. Download it again.") from error
+    first = _record(pack, int(pack.keys[0]))
     if pack.keys[0] != 0 or first.flag == 0 or first.image:
         return pack.keys, _scan(pack, pack.keys)
     end, last = _whole(first.labels[0], pack), _whole(first.labels[-1], pack)
@@ -127,21 +124,25 @@ def _progress(keys: NDArray[np.int64], text: str) -> Any:
     return tqdm(keys.tolist(), text, unit="record", delay=1, leave=False, disable=None)
 
 
-def _record(pack: Pack, key: int) -> Any:
+def _record(pack: Pack, key: int) -> Record:
     try:
         return pack.record(key)
     except BrokenRecordError as error:
-        raise DataError(f"{pack.rec}: of the record of key {key}, {error}. Download it again.") from error
+        raise _broken(pack, key, error) from error
 
 
 def _label(pack: Pack, key: int) -> int:
     try:
         label = pack.label(key)
     except BrokenRecordError as error:
-        raise DataError(f"{pack.rec}: of the record of key {key}, {error}. Download it again.") from error
+        raise _broken(pack, key, error) from error
     if not label.is_integer() or not 0 <= label < EXACT:
         raise DataError(f"{pack.rec}: the label of key {key} is {label}, expected a whole number from 0 to 2**24.")
     return int(label)
+
+
+def _broken(pack: Pack, key: int, error: BrokenRecordError) -> DataError:
+    return DataError(f"{pack.rec}: of the record of key {key}, {error}. Download it again.")
 
 
 def _check_property(rec: Path, labels: NDArray[np.int64]) -> None:
