@@ -23,7 +23,7 @@ class VerificationJudge(Extraction):
     """The pair files of ``evaluation.pairs``; ``accuracy`` is the mean over them of their 10-fold accuracies."""
 
     main: ClassVar[str] = "accuracy"
-    _pairs: dict[str, Pairs] = field(default_factory=dict, repr=False)
+    _pairs: dict[str, Pairs] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         self._pairs = {name: read_pairs(path) for name, path in self.settings.pairs.items()}

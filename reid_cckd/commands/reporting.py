@@ -6,7 +6,7 @@ import csv
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -127,13 +127,13 @@ def size(network: Embedder, answer: Answer) -> dict[str, Any]:
     return {"answer": answer, "parameters": counted.parameters, "macs": counted.macs}
 
 
-def score_table(rows: Sequence[Mapping[str, Any]], style: Literal["plain", "markdown"] = "plain") -> str:
+def score_table(rows: Sequence[Mapping[str, Any]]) -> str:
     """An aligned table of names, scores in percent and costs, where they are known."""
     shown = [{**row, **{key: f"{row[key] / 1e6:.{n}f} M" for key, n in MILLIONS.items() if key in row}} for row in rows]
     costs = {"answer": "cost up to", "parameters": "parameters", "macs": "MACs", "ms_per_image": "ms / image"}
     known = {key: title for key, title in costs.items() if key in rows[0]}
     titles = {key: score_heading(key) for key in rows[0] if key not in ("name", "mean_inp", *costs)}
-    return format_table(shown, {"name": "name", **titles, **known}, percent=list(titles), style=style)
+    return format_table(shown, {"name": "name", **titles, **known}, percent=list(titles))
 
 
 def draw_sheet(path: Path, subject: Subject, result: RetrievalResult) -> None:

@@ -77,7 +77,7 @@ def _command(arguments: argparse.Namespace) -> None:
     with contextlib.ExitStack() as stack:
         folder = arguments.output or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         rows = [row for name in names for row in family(arguments.configs / name, folder)]
-    print(f"\n{format_table(rows, {name: name for name in rows[0]})}")
+    print(f"\n{format_table(rows)}")
     if failed := [f"{row['family']}/{row['run']}" for row in rows if row["outcome"] != "ok"]:
         raise UserError(f"{len(failed)} of {len(rows)} runs failed: {', '.join(failed)}.")
 

@@ -71,7 +71,7 @@ class Sweep:
 
     runs: Sequence[StudyRun]
     stale: float = STALE
-    _old_errors: dict[Path, int] = field(default_factory=dict)
+    _old_errors: dict[Path, int] = field(init=False)
 
     def __post_init__(self) -> None:
         self._old_errors = {run.folder: _error_stamp(run) for run in self.runs}  # of an earlier call: tried again

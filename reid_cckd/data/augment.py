@@ -12,12 +12,11 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from reid_cckd.data.images import Pixels
 from reid_cckd.errors import ConfigError, did_you_mean
 
 Spec = str | Sequence[str | Mapping[str, Any]]
-Pixels = NDArray[np.uint8]
 
 ERASED = (124, 116, 104)  # ImageNet's mean colour: what is erased says nothing after normalisation
 

@@ -54,7 +54,7 @@ def read_class_folders(
     return Manifest(name, home, paths, np.array(labels), zeros, np.array(kinds), class_names=class_names)
 
 
-def read_identities(root: str | os.PathLike[str], *, name: str = "identity folders") -> Manifest:
+def read_identities(root: str | os.PathLike[str]) -> Manifest:
     """``PERSON/*`` without any split, as face sets are unpacked: all for training.
 
     Raises:
@@ -62,12 +62,12 @@ def read_identities(root: str | os.PathLike[str], *, name: str = "identity folde
     """
     home = Path(root).expanduser()
     if not home.is_dir():
-        raise DataError(f"No {name} at {describe(home)}. Set the data root to the folder of people.")
+        raise DataError(f"No identity folders at {describe(home)}. Set the data root to the folder of people.")
     classes = _classes(home, "")
     names = dict(enumerate(sorted(classes)))
     paths, labels = zip(*((path, number) for number, label in names.items() for path in classes[label]), strict=True)
     zeros, roles = np.zeros(len(paths), dtype=np.int64), np.full(len(paths), "train")
-    return Manifest(name, home, paths, np.array(labels), zeros, roles, class_names=names)
+    return Manifest("identity folders", home, paths, np.array(labels), zeros, roles, class_names=names)
 
 
 def _find(root: str | os.PathLike[str], homes: tuple[str, ...], trees: list[Tree], name: str) -> Path:

@@ -21,7 +21,7 @@ LARGEST = 2**62
 Row = dict[str, str]
 
 
-def read_csv(root: str | os.PathLike[str], *, name: str | None = None) -> Manifest:
+def read_csv(root: str | os.PathLike[str]) -> Manifest:
     """The images of a CSV file with the columns path, label, split and maybe camera and superclass.
 
     ``root`` is the file or a folder with one CSV in it; paths are relative to its folder. ``split`` is one of train,
@@ -41,7 +41,7 @@ def read_csv(root: str | os.PathLike[str], *, name: str | None = None) -> Manife
     superclasses = _numbers([row["superclass"] for row in rows])[0] if "superclass" in rows[0] else None
     labels, class_names = _numbers([row["label"] for row in rows])
     return Manifest(
-        name or file.stem,
+        file.stem,
         file.parent,
         tuple(row["path"] for row in rows),
         labels,

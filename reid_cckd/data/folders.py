@@ -99,13 +99,13 @@ def _hint(base: Path, trees: Sequence[Tree]) -> str:
     return f" The nearest folder that exists is {existing}."
 
 
-def _nearby(base: Path, limit: int = 200) -> Iterator[Path]:
+def _nearby(base: Path) -> Iterator[Path]:
     """The folder above, then those up to two levels below: where a data set usually is when it is not at the root."""
     yield base.parent
     if base.is_dir():
         children = [base / name for name in _entries(base) if name.endswith("/")]
         grandchildren = (child / name for child in children for name in _entries(child) if name.endswith("/"))
-        yield from islice([*children, *grandchildren], limit)
+        yield from islice([*children, *grandchildren], 200)
 
 
 def files_in(folder: Path, suffixes: tuple[str, ...] = SUFFIXES, files: Listing | None = None) -> list[str]:

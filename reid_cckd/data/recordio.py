@@ -45,8 +45,8 @@ class Pack:
         DataError: a file is missing or no index, or the index does not belong to the records.
     """
 
-    def __init__(self, rec: Path, idx: Path | None = None) -> None:
-        self.rec, self.idx = rec, idx or rec.with_suffix(".idx")
+    def __init__(self, rec: Path) -> None:
+        self.rec, self.idx = rec, rec.with_suffix(".idx")
         self._lock, self._descriptor = threading.Lock(), -1
         self._size = _size(self.rec)
         self.keys, self._starts = _read_index(self.idx, self._size)
