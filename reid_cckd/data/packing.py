@@ -18,7 +18,7 @@ from reid_cckd.data.manifest import Manifest
 from reid_cckd.data.packed import BAD, FORMAT, NAMES, PIXELS, ROWS, SUM, Packed, checksum, read_bad
 from reid_cckd.data.sources import Numbered, length_of, stamp_of
 from reid_cckd.data.staging import need_space, read_plan, staged
-from reid_cckd.errors import DataError
+from reid_cckd.errors import DataError, UserError
 from reid_cckd.files import atomic_path, remove_unfinished, write_json
 
 Show = Callable[[int, int], object]  # of (done, total)
@@ -76,8 +76,8 @@ def cached(manifest: Manifest, size: tuple[int, int], cache_dir: Path | None = N
             print(f"{folder}: the images have changed since; decoding them again.")
     try:
         return write_packed(manifest, size, folder, replace=True)
-    except PermissionError as error:
-        raise DataError(f"{base} cannot be written: {error.strerror}. Set data.cache_dir.") from error
+    except UserError as error:
+        raise type(error)(f"{error} To choose another folder set data.cache_dir.") from error
 
 
 def packed_plan(manifest: Manifest, size: tuple[int, int]) -> dict[str, Any]:

@@ -188,6 +188,9 @@ def test_other_parameters_are_refused(manifest: Manifest, tmp_path: Path) -> Non
     (folder / "plan.json").write_text(json.dumps({**plan, "format": 99}))
     with pytest.raises(DataError, match="format 99"):
         LAYOUTS["packed"](folder)
+    (folder / "plan.json").unlink()
+    with pytest.raises(DataError, match=r"nothing is written over it\. .* set data\.cache_dir\."):
+        cached(manifest, SIZE, tmp_path / "cache")
 
 
 @pytest.mark.parametrize("how", ["truncated", "plan", "rows", "bad", "gone"])
