@@ -15,7 +15,7 @@ from reid_cckd.errors import UserError
 
 try:
     import fcntl
-except ImportError:  # Windows, on which samplers, losses and evaluators are to work, and one process alone trains
+except ImportError:  # Windows, on which samplers, losses and evaluators are to work; training needs it
     fcntl = None  # type: ignore[assignment]
 
 
