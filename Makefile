@@ -28,4 +28,4 @@ $(STAMP): setup.py constraints.txt
 	@touch $@
 
 clean:  ## remove what was built, keep runs/ and data
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
