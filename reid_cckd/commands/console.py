@@ -12,7 +12,7 @@ from dataclasses import fields
 
 from reid_cckd.config import Config
 from reid_cckd.engine import Interrupted
-from reid_cckd.errors import UserError
+from reid_cckd.errors import UserError, did_you_mean
 from reid_cckd.files import is_full_disk
 
 KEY = re.compile(rf"({'|'.join(section.name for section in fields(Config))})\.[\w.]+=")
@@ -61,12 +61,17 @@ def run(
 def run_action(
     name: str, actions: Mapping[str, Callable[[Sequence[str]], int]], examples: str, argv: Sequence[str] | None
 ) -> int:
-    """Run the action of a command that its first argument names; without one say which there are."""
+    """Run the action of a command that its first argument names; where it names none say which there are."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments and arguments[0] in actions:
         return actions[arguments[0]](arguments[1:])
-    print(f"usage: reid-cckd {name} {{{','.join(actions)}}} ...\n\nexamples:\n{examples}")
-    return 0 if arguments[:1] in (["-h"], ["--help"]) else 2
+    usage = f"usage: reid-cckd {name} {{{','.join(actions)}}} ...\n\nexamples:\n{examples}"
+    if arguments[:1] in (["-h"], ["--help"]):
+        print(usage)
+        return 0
+    wrong = f"there is no {arguments[0]!r}.{did_you_mean(arguments[0], actions)}" if arguments else "say what to do."
+    print(f"reid-cckd {name}: {wrong}\n\n{usage}", file=sys.stderr)
+    return 2
 
 
 def _refuse_several(name: str) -> None:

@@ -54,7 +54,7 @@ def _command(arguments: argparse.Namespace) -> None:
     study, overrides = load_study(arguments.study, arguments.overrides)
     runs = expand_study(study, arguments.study, overrides)
     if arguments.dry_run:
-        print(_listing(runs))
+        print(_listing(runs, arguments.stale))
         return
     sweep = Sweep(runs, arguments.stale)
     if not arguments.table:
@@ -164,20 +164,20 @@ def _reason(run: StudyRun) -> str:
     return f"{run.needs} failed"
 
 
-def _listing(runs: Sequence[StudyRun]) -> str:
+def _listing(runs: Sequence[StudyRun], stale: float) -> str:
     hash_of = functools.cache(file_hash)
-    rows = [{"run": str(run), "state": _state(run, hash_of), "folder": str(run.folder)} for run in runs]
+    rows = [{"run": str(run), "state": _state(run, hash_of, stale), "folder": str(run.folder)} for run in runs]
     return f"{format_table(rows)}\n{len(runs)} runs, {sum(map(_has_finished, runs))} finished"
 
 
-def _state(run: StudyRun, hash_of: Callable[[Path], str]) -> str:
+def _state(run: StudyRun, hash_of: Callable[[Path], str], stale: float) -> str:
     try:
         check_finished(run.config, hash_of)
     except ConfigError:
         return "other settings or teacher"
     if _has_finished(run):
         return "finished"
-    if run.folder.exists() and is_claimed(run.folder):
+    if run.folder.exists() and is_claimed(run.folder, stale):
         return "running"
     if _error_file(run).exists():
         return "failed"

@@ -239,6 +239,16 @@ def test_the_front_lists_commands_and_refuses_others(capsys: pytest.CaptureFixtu
     assert main([]) == 2
 
 
+@pytest.mark.parametrize("command", ["data", "features"])
+def test_what_a_command_cannot_do_is_said(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([command, "--help"]) == 0
+    usage = capsys.readouterr().out
+    assert main([command]) == 2
+    assert capsys.readouterr() == ("", f"reid-cckd {command}: say what to do.\n\n{usage}")
+    assert main([command, "chekc"]) == 2
+    assert f"reid-cckd {command}: there is no 'chekc'." in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("tool", ["train", "test", "extract"])
 def test_tools_are_the_same_commands(tool: str) -> None:
     command = [sys.executable, str(REPOSITORY / "tools" / f"{tool}.py"), "--help"]

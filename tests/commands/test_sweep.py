@@ -58,6 +58,18 @@ def weights(folder: Path) -> dict[str, list[torch.Tensor]]:
     return {str(path.relative_to(folder)): list(values) for path, values in found.items()}
 
 
+def test_a_listing_takes_a_silent_run_for_running_as_long_as_told(
+    study: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, silent = write(study, tmp_path), tmp_path / "out/alone/seed0/.claim.0"
+    silent.parent.mkdir(parents=True)
+    silent.touch()
+    os.utime(silent, (time.time() - 60,) * 2)
+    for stale, count in ((30, 0), (90, 1)):
+        assert main(["sweep", path, "--dry-run", "--stale", str(stale)]) == 0
+        assert capsys.readouterr().out.count(" running ") == count
+
+
 def test_a_study_ends_in_a_table_of_fractions_and_a_second_call_trains_nothing(
     study: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
