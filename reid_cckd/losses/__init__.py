@@ -3,7 +3,7 @@
 from reid_cckd.losses.contrastive import CRD
 from reid_cckd.losses.correlation import CorrelationCongruenceLoss
 from reid_cckd.losses.distributed import gather_rows
-from reid_cckd.losses.instance import CosineMimic, CrossEntropy, EmbeddingMimic, HintonKD
+from reid_cckd.losses.instance import CosineMimic, CrossEntropy, EmbeddingMimic, HintonKD, ProjectedMimic
 from reid_cckd.losses.kernels import MMD, Bilinear, GaussianRBF
 from reid_cckd.losses.logits import DIST
 from reid_cckd.losses.maps import AttentionTransfer, FitNetHint
@@ -44,6 +44,7 @@ __all__ = [
     "Objective",
     "PairMemory",
     "PartialMargin",
+    "ProjectedMimic",
     "RKDAngle",
     "RKDDistance",
     "Ramp",

@@ -14,6 +14,7 @@ from reid_cckd.losses.checks import finite, positive
 from reid_cckd.losses.kernels import unit_rows
 from reid_cckd.losses.pairs import class_labels, refuse_pairs
 from reid_cckd.losses.precision import at_least_float32
+from reid_cckd.losses.projection import Projection
 
 
 def soft_cross_entropy(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
@@ -135,6 +136,31 @@ class CosineMimic(AgainstTeacher):
     def compare(self, student: Tensor, teacher: Tensor) -> Tensor:
         same_width(student, teacher, "embeddings of one space")
         return cosine_mimic(student, teacher).mean()
+
+
+class ProjectedMimic(AgainstTeacher):
+    """Mean over the batch of 1 - cos(r(f_s), f_t), r a learned linear map of the student's side: a mimic of any width.
+
+    Copies the teacher's space as far as the student's width holds it, and leaves the student's own to be another one:
+    the two are not to be compared with each other. r trains with the student and is left behind afterwards: give the
+    optimizer ``loss.parameters()`` (an `Objective` has them).
+
+    Args:
+        student_width: D of the student's rows.
+        teacher_width: D of the teacher's.
+
+    Raises:
+        ValueError: in the call, other widths.
+    """
+
+    def __init__(self, student_width: int, teacher_width: int) -> None:
+        super().__init__()
+        self.projection = Projection(student_width, teacher_width)
+
+    def compare(self, student: Tensor, teacher: Tensor) -> Tensor:
+        rows = self.projection(student)
+        same_width(rows, teacher, "the widths that it was made for")
+        return cosine_mimic(rows, teacher).mean()
 
 
 class EmbeddingMimic(AgainstTeacher):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from reid_cckd.losses.contrastive import CRD
-from reid_cckd.losses.instance import CosineMimic, CrossEntropy, EmbeddingMimic, HintonKD
+from reid_cckd.losses.instance import CosineMimic, CrossEntropy, EmbeddingMimic, HintonKD, ProjectedMimic
 from reid_cckd.losses.logits import DIST
 from reid_cckd.losses.maps import AttentionTransfer, FitNetHint
 from reid_cckd.losses.margin import AdaDistill, AdaFace
@@ -19,6 +19,7 @@ LOSSES: dict[str, type[nn.Module]] = {
     "kd": HintonKD,
     "cosine_mimic": CosineMimic,
     "l2_mimic": EmbeddingMimic,
+    "projected_mimic": ProjectedMimic,
     "rkd_distance": RKDDistance,
     "rkd_angle": RKDAngle,
     "sp": SimilarityPreserving,

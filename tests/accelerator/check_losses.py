@@ -33,6 +33,7 @@ ROWS, WIDTH, CLASSES = 24, 16, 6
 CPU = torch.device("cpu")
 OPTIONS: dict[str, dict[str, int]] = {
     "fitnet": {"student_width": 4, "teacher_width": 4},
+    "projected_mimic": {"student_width": WIDTH, "teacher_width": WIDTH},
     "crd": {"student_width": WIDTH, "teacher_width": WIDTH, "num_images": 100},
     "adadistill": {"num_classes": CLASSES, "width": WIDTH},
     "adaface": {"num_classes": CLASSES, "width": WIDTH},

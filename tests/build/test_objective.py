@@ -100,6 +100,7 @@ def test_what_a_loss_asks_for_is_what_the_run_has() -> None:
     assert (widths, crd.num_images, crd.negatives) == ((12, 20), IMAGES, 5)
     assert made(term("fitnet"), width=20).projection.weight.shape == (16, 16)  # channels of the maps
     assert made(term("fitnet", on="embedding"), width=20).projection.weight.shape == (20, 12)
+    assert made(term("projected_mimic"), width=20).projection.weight.shape == (20, 12)
     assert made(term("adadistill")).centres.shape == (len(CLASSES), 12)
     assert made(term("SubCenterArcFaceLoss"), width=None).W.shape == (12, 3 * len(CLASSES))
     assert made(term("ArcFaceLoss", options={"num_classes": 9}), width=None).W.shape == (12, 9)

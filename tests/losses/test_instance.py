@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from reid_cckd.losses.instance import CosineMimic, CrossEntropy, EmbeddingMimic, HintonKD
+from reid_cckd.losses.instance import CosineMimic, CrossEntropy, EmbeddingMimic, HintonKD, ProjectedMimic
 from tests.reference import instance as twin
 
 AGAINST_TEACHER: dict[str, tuple[Callable[[], nn.Module], Callable[..., float]]] = {
@@ -94,6 +94,31 @@ def test_the_l2_mimic_of_unit_rows_is_twice_the_cosine_mimic() -> None:
     student, teacher = rows(), rows(seed=1)
     l2, cosine = EmbeddingMimic()(student, ref_emb=teacher), CosineMimic()(student, ref_emb=teacher)
     torch.testing.assert_close(l2, 2 * cosine)
+
+
+def test_a_projected_mimic_is_of_any_two_widths() -> None:
+    loss, student, teacher = ProjectedMimic(5, 3).double(), rows().requires_grad_(), rows(width=3, seed=1)
+    weight, bias = (one.detach().numpy() for one in (loss.projection.weight, loss.projection.bias))
+    expected = twin.projected_mimic(student.detach().numpy(), teacher.numpy(), weight, bias)
+    assert float(loss(student, ref_emb=teacher)) == pytest.approx(expected, rel=1e-9)
+    assert torch.autograd.gradcheck(lambda rows, *_: loss(rows, ref_emb=teacher), (student, *loss.parameters()))
+    with pytest.raises(ValueError, match="ref_emb: width 5, embeddings: 3; expected the widths that it was made for"):
+        loss(student, ref_emb=rows())
+    with pytest.raises(ValueError, match="embeddings: width 3, expected 5"):
+        loss(teacher, ref_emb=teacher)
+
+
+def test_a_projected_mimic_finds_the_teachers_space_and_leaves_the_student_its_own() -> None:
+    torch.manual_seed(0)
+    student, loss = rows(32), ProjectedMimic(5, 3).double()
+    teacher = student @ rows(5, width=3, seed=1)
+    optimizer = torch.optim.Adam(loss.parameters(), lr=0.05)
+    before = float(loss(student, ref_emb=teacher))
+    for _ in range(200):
+        optimizer.zero_grad()
+        loss(student, ref_emb=teacher).backward()
+        optimizer.step()
+    assert float(loss(student, ref_emb=teacher)) < 1e-3 < before
 
 
 def test_a_temperature_far_above_the_logits_matches_them() -> None:

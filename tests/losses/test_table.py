@@ -46,6 +46,11 @@ def fitnet(loss: Any, student: np.ndarray, teacher: np.ndarray, labels: list[int
     return float(maps.fitnet(student, teacher, array(loss.projection.weight), array(loss.projection.bias)))
 
 
+def projected_mimic(loss: Any, student: np.ndarray, teacher: np.ndarray, labels: list[int]) -> float:
+    layer = loss.projection
+    return float(instance.projected_mimic(student, teacher, array(layer.weight), array(layer.bias)))
+
+
 def crd(loss: Any, student: np.ndarray, teacher: np.ndarray, labels: list[int]) -> float:
     """Of a data set of one image, which leaves no choice of negatives."""
     pairs = ((student, loss.student_projection), (teacher, loss.teacher_projection))
@@ -60,6 +65,7 @@ CASES: dict[str, Case] = {
     "kd": Case(plain(lambda s, t: instance.hinton_kd(s, t, 4.0))),
     "cosine_mimic": Case(plain(instance.cosine_mimic)),
     "l2_mimic": Case(plain(instance.l2_mimic)),
+    "projected_mimic": Case(projected_mimic, {"student_width": WIDTH, "teacher_width": WIDTH}),
     "rkd_distance": Case(plain(relational.rkd_distance)),
     "rkd_angle": Case(plain(relational.rkd_angle)),
     "sp": Case(plain(relational.sp)),

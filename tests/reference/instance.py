@@ -37,6 +37,10 @@ def cosine_mimic(student, teacher):
     return np.mean([1 - cosine(s, t) for s, t in zip(student, teacher, strict=True)])
 
 
+def projected_mimic(student, teacher, weight, bias):
+    return cosine_mimic([weight @ s + bias for s in np.asarray(student, np.float64)], teacher)
+
+
 def l2_mimic(student, teacher, normalize=True):
     total = 0.0
     for s, t in zip(np.asarray(student, np.float64), np.asarray(teacher, np.float64), strict=True):
