@@ -123,8 +123,9 @@ class Correlation:
 class Term:
     """A further weighted loss: a name of `reid_cckd.losses.LOSSES`, or any loss class of PML.
 
-    ``on: null`` is where the loss belongs: logits for cross_entropy, kd and dist, the feature map for attention and
-    fitnet, the embedding for all others. Widths and numbers of classes and images that a loss asks for are filled in.
+    ``on: null`` is where the loss belongs: logits for cross_entropy, kd, dist and dkd, the feature map for attention
+    and fitnet, the embedding for all others. Widths and numbers of classes and images that a loss asks for are filled
+    in.
     """
 
     name: str

@@ -5,7 +5,7 @@ from reid_cckd.losses.correlation import CorrelationCongruenceLoss
 from reid_cckd.losses.distributed import gather_rows
 from reid_cckd.losses.instance import CosineMimic, CrossEntropy, EmbeddingMimic, HintonKD, ProjectedMimic
 from reid_cckd.losses.kernels import MMD, Bilinear, GaussianRBF
-from reid_cckd.losses.logits import DIST
+from reid_cckd.losses.logits import DIST, DKD
 from reid_cckd.losses.maps import AttentionTransfer, FitNetHint
 from reid_cckd.losses.margin import AdaDistill, AdaFace
 from reid_cckd.losses.memory import PairMemory
@@ -20,6 +20,7 @@ __all__ = [
     "CRD",
     "CSD",
     "DIST",
+    "DKD",
     "LABEL_FREE",
     "LABEL_LOSSES",
     "LOSSES",

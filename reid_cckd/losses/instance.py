@@ -158,9 +158,8 @@ class ProjectedMimic(AgainstTeacher):
         self.projection = Projection(student_width, teacher_width)
 
     def compare(self, student: Tensor, teacher: Tensor) -> Tensor:
-        rows = self.projection(student)
-        same_width(rows, teacher, "the widths that it was made for")
-        return cosine_mimic(rows, teacher).mean()
+        self.projection.check_target(teacher)
+        return cosine_mimic(self.projection(student), teacher).mean()
 
 
 class EmbeddingMimic(AgainstTeacher):

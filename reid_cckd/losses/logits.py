@@ -1,12 +1,17 @@
-"""Losses of class scores that compare relations between them: DIST."""
+"""Losses of class scores that look further into them than KD: DIST, DKD."""
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from typing import Any
 
-from reid_cckd.losses.against_teacher import AgainstTeacher, same_width
-from reid_cckd.losses.checks import at_least, positive
+import torch
+from torch import Tensor, nn
+
+from reid_cckd.losses.against_teacher import AgainstTeacher, matched, same_width
+from reid_cckd.losses.checks import at_least, finite, positive
+from reid_cckd.losses.instance import soft_cross_entropy
+from reid_cckd.losses.pairs import class_labels
+from reid_cckd.losses.precision import full_precision
 
 EPS = 1e-8  # added to the product of two lengths, as the authors do: two rows this short are hardly correlated
 
@@ -28,6 +33,19 @@ def pearson(x: Tensor, y: Tensor) -> Tensor:
     lengths = torch.linalg.vector_norm(x, dim=1) * torch.linalg.vector_norm(y, dim=1)
     correlation: Tensor = (x * y).sum(dim=1) / (lengths + EPS)
     return correlation
+
+
+def dkd(
+    student: Tensor, teacher: Tensor, labels: Tensor, alpha: float = 1.0, beta: float = 8.0, temperature: float = 4.0
+) -> Tensor:
+    """tau^2 (alpha KL(b_t || b_s) + beta KL(q_t || q_s)), logits (N, C) and labels (N,) -> (N,).
+
+    b = how likely the own class is, and that it is another one; q = which one, if it is another: a softmax over the
+    C - 1 others.
+    """
+    (target_s, others_s), (target_t, others_t) = (_apart(z / temperature, labels) for z in (student, teacher))
+    own, among = soft_cross_entropy(target_s, target_t, 1.0), soft_cross_entropy(others_s, others_t, 1.0)
+    return temperature**2 * (alpha * own + beta * among)
 
 
 class DIST(AgainstTeacher):
@@ -54,6 +72,63 @@ class DIST(AgainstTeacher):
     def compare(self, student: Tensor, teacher: Tensor) -> Tensor:
         same_width(student, teacher, "logits of the same classes")
         return dist(student, teacher, self.beta, self.gamma, self.temperature)
+
+
+class DKD(nn.Module):
+    """Mean over the batch of `dkd`, decoupled KD of logits (N, C) of the same classes.
+
+    KD is the sum of the same two parts, the second one weighted by how likely the teacher finds all other classes:
+    where it is sure, KD says next to nothing of them. Here they have one weight everywhere.
+
+    Call ``loss(embeddings, labels, indices_tuple=None, ref_emb=teacher)``, labels (N,) in 0..C-1. Usual weight 1 beside
+    cross-entropy, brought up over the first tenth of the training (``Ramp(0, 1, end=0.1)``). Computed in float32 or
+    better, under autocast too. No gradient reaches the teacher.
+
+    Source: Zhao et al., "Decoupled Knowledge Distillation", CVPR 2022, eq. 7.
+
+    Args:
+        alpha: weight of the own class, 0 or more.
+        beta: weight of the others, 0 or more.
+        temperature: tau, above 0.
+
+    Raises:
+        ValueError: names the argument: out of range; in the call, no ref_emb, other lengths or widths, fewer than two
+            classes, no rows, mined pairs, labels that are missing, no integers or out of range; and where `may_look`
+            says so, NaN or Inf.
+        TypeError: names what is no tensor.
+    """
+
+    needs_teacher = True
+    stage = "logits"
+
+    def __init__(self, alpha: float = 1.0, beta: float = 8.0, temperature: float = 4.0) -> None:
+        super().__init__()
+        self.alpha, self.beta = at_least("alpha", alpha, 0), at_least("beta", beta, 0)
+        self.temperature = positive("temperature", temperature)
+
+    def forward(
+        self,
+        embeddings: Tensor,
+        labels: Tensor | None = None,
+        indices_tuple: Any = None,
+        ref_emb: Tensor | None = None,
+    ) -> Tensor:
+        student, teacher = matched(embeddings, ref_emb, indices_tuple)
+        same_width(student, teacher, "logits of the same classes")
+        if student.shape[1] < 2:
+            raise ValueError(f"embeddings: expected logits of two classes or more, got {tuple(student.shape)}")
+        labels = class_labels(labels, student, student.shape[1])
+        with full_precision(student):
+            values = dkd(student, teacher, labels, self.alpha, self.beta, self.temperature)
+            return finite(values.mean(), student, teacher)
+
+
+def _apart(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """(N, 2) scores of the own class and of all others together, and (N, C - 1) those of the others."""
+    others = torch.arange(logits.shape[1] - 1, device=logits.device)
+    others = logits.gather(1, others + (others >= labels.unsqueeze(1)))
+    own = logits.gather(1, labels.unsqueeze(1))
+    return torch.cat([own, others.logsumexp(dim=1, keepdim=True)], dim=1), others
 
 
 def _centred(rows: Tensor) -> Tensor:

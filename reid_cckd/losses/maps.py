@@ -66,8 +66,7 @@ class FitNetHint(AgainstTeacher):
         self.projection = Projection(student_width, teacher_width)
 
     def compare(self, student: Tensor, teacher: Tensor) -> Tensor:
-        if teacher.shape[1] != self.projection.out_features:
-            raise ValueError(f"ref_emb: width {teacher.shape[1]}, expected {self.projection.out_features}")
+        self.projection.check_target(teacher)
         if student.ndim == 4:
             student, teacher = _same_size(student, teacher)
         return functional.mse_loss(self.projection(student), teacher)

@@ -26,3 +26,12 @@ class Projection(nn.Linear):
         if input.ndim == 4:
             return functional.conv2d(input, weight[:, :, None, None], bias)
         return functional.linear(input, weight, bias)
+
+    def check_target(self, teacher: Tensor) -> None:
+        """The teacher's rows or maps are as wide as what this gives.
+
+        Raises:
+            ValueError: they are not.
+        """
+        if teacher.shape[1] != self.out_features:
+            raise ValueError(f"ref_emb: width {teacher.shape[1]}, expected {self.out_features}")

@@ -6,7 +6,7 @@ from torch import nn
 
 from reid_cckd.losses.contrastive import CRD
 from reid_cckd.losses.instance import CosineMimic, CrossEntropy, EmbeddingMimic, HintonKD, ProjectedMimic
-from reid_cckd.losses.logits import DIST
+from reid_cckd.losses.logits import DIST, DKD
 from reid_cckd.losses.maps import AttentionTransfer, FitNetHint
 from reid_cckd.losses.margin import AdaDistill, AdaFace
 from reid_cckd.losses.objective import Stage
@@ -29,6 +29,7 @@ LOSSES: dict[str, type[nn.Module]] = {
     "csd": CSD,
     "d3still": D3still,
     "dist": DIST,
+    "dkd": DKD,
     "attention": AttentionTransfer,
     "fitnet": FitNetHint,
     "crd": CRD,
@@ -42,7 +43,7 @@ TEACHER_LOSSES = frozenset(name for name, loss in LOSSES.items() if getattr(loss
 LABEL_LOSSES = frozenset(LOSSES) - TEACHER_LOSSES
 
 # These look at no label: images without one can be learned from too.
-LABEL_FREE = TEACHER_LOSSES - {"adadistill"}
+LABEL_FREE = TEACHER_LOSSES - {"adadistill", "dkd"}
 
 # Where in the network each belongs.
 STAGES: dict[str, Stage] = {name: getattr(loss, "stage", "embedding") for name, loss in LOSSES.items()}

@@ -44,6 +44,7 @@ def test_losses_that_look_at_the_teacher_alone_take_them() -> None:
         ({**PLAIN, "beta": 1, "correlation": {"miner": "BatchHardMiner"}}, UNIFORM, "objective.correlation"),
         ({**PLAIN, "terms": [MIMIC, {"name": "pml", "loss": "TripletMarginLoss"}]}, UNIFORM, "terms.1 (pml)"),
         ({**PLAIN, "terms": [{"name": "ada", "loss": "adadistill"}]}, UNIFORM, "terms.0 (ada)"),
+        ({**PLAIN, "terms": [{"name": "it", "loss": "dkd"}]}, UNIFORM, "terms.0 (it)"),
     ],
 )
 def test_what_goes_by_labels_is_named(objective: dict[str, Any], sampler: dict[str, Any], key: str) -> None:

@@ -108,8 +108,8 @@ def test_what_a_loss_asks_for_is_what_the_run_has() -> None:
 
 
 def test_a_loss_looks_where_it_belongs_unless_told() -> None:
-    places = {name: built(term(name)).terms[-1].on for name in ("dist", "attention", "csd")}
-    assert places == {"dist": "logits", "attention": "feature_map", "csd": "embedding"}
+    places = {name: built(term(name)).terms[-1].on for name in ("dist", "dkd", "attention", "csd")}
+    assert places == {"dist": "logits", "dkd": "logits", "attention": "feature_map", "csd": "embedding"}
     assert built(term("csd", on="neck")).terms[-1].on == "neck"
 
 
@@ -222,6 +222,7 @@ def test_a_teacher_without_a_head_has_no_logits_to_compare(objective: dict[str, 
     ("loss", "keys", "has_head"),
     [
         ("dist", {}, True),
+        ("dkd", {}, True),
         ("rkd_angle", {}, False),
         ("rkd_angle", {"on": "logits"}, True),
         ("dist", {"on": "neck"}, False),

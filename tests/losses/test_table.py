@@ -75,6 +75,7 @@ CASES: dict[str, Case] = {
     "csd": Case(plain(ranking.csd)),
     "d3still": Case(plain(ranking.d3still)),
     "dist": Case(plain(logits.dist)),
+    "dkd": Case(lambda loss, student, teacher, labels: logits.dkd(student, teacher, labels)),
     "attention": Case(plain(maps.attention_transfer), places=(3, 2)),
     "fitnet": Case(fitnet, {"student_width": WIDTH, "teacher_width": WIDTH}),
     "crd": Case(crd, {"student_width": WIDTH, "teacher_width": WIDTH, "num_images": 1, "dim": 4, "negatives": 3}),
@@ -213,7 +214,7 @@ def test_a_teacher_that_is_no_tensor_is_named(name: str) -> None:
         made(name)(rows(name, 4), ref_emb=rows(name, 4).numpy())
 
 
-@pytest.mark.parametrize("name", [*sorted(LABEL_LOSSES), "adadistill", "correlation"])
+@pytest.mark.parametrize("name", [*sorted(LABEL_LOSSES), "adadistill", "dkd", "correlation"])
 def test_labels_that_are_no_tensor_are_named(name: str) -> None:
     loss = CorrelationCongruenceLoss() if name == "correlation" else made(name)
     options = {} if name in LABEL_LOSSES else {"ref_emb": torch.ones(2, WIDTH)}
