@@ -1,4 +1,4 @@
-"""Omniglot as MSMT17, and three more layouts of it, to measure on.
+"""Omniglot as MSMT17, and four more layouts of it, to measure on.
 
 python benchmarks/omniglot.py msmt17 ARCHIVE FOLDER   FOLDER/MSMT17_V1 from the official images_background_small1 and
                                                       ..._small2 (or images_background), unpacked in ARCHIVE
@@ -9,11 +9,14 @@ python benchmarks/omniglot.py faces FOLDER FACES      MegaFace's layout: the tes
                                                       people, turned by 90, 180 and 270 degrees the distractors
 python benchmarks/omniglot.py classes FOLDER CLASSES  train/CLASS/* and test/CLASS/*: the 544 training characters, to
                                                       be told from what the last four drawers of each wrote
+python benchmarks/omniglot.py skewed FOLDER SKEWED    of the training characters the commonest keeps its 20 images, the
+                                                      rarest 2, and the others lie between; tested on the same ones
 """
 
 from __future__ import annotations
 
 import argparse
+import random
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +28,7 @@ KEPT = ("balinese", "earlyaramaic")
 TESTED = ("greek", "korean", "latin")
 UNSEEN = ("japanesekatakana", "sanskrit", "tagalog")  # of the first split, which trains on the others
 QUARTERS = {0: None, 90: Image.Transpose.ROTATE_90, 180: Image.Transpose.ROTATE_180, 270: Image.Transpose.ROTATE_270}
+MOST, LEAST = 20, 2  # images of the commonest and of the rarest character of a skewed set
 QUERIES = 4  # of the twenty drawers of a character, as in the first split
 
 
@@ -101,6 +105,17 @@ def write_classes(source: Path, target: Path) -> None:
     print(f"{target}: {len(folders)} classes")
 
 
+def write_skewed(source: Path, target: Path) -> None:
+    """Which character is a rare one, and what it keeps, is drawn from seed 0."""
+    train, test = (
+        [sorted(folder.iterdir()) for folder in sorted((source / HOME / part).iterdir())] for part in ("train", "test")
+    )
+    draw, steps = random.Random(0), len(train) - 1
+    sizes = [round(MOST * (LEAST / MOST) ** (place / steps)) for place in range(steps + 1)]
+    draw.shuffle(sizes)
+    write_parts(target / HOME, [sorted(draw.sample(one, size)) for one, size in zip(train, sizes, strict=True)], test)
+
+
 def of_alphabets(part: Path, alphabets: tuple[str, ...], angles: range | list[int]) -> Iterator[list[Path]]:
     """The images of each identity, by drawer."""
     wanted = {f"{alphabet}{angle}" for alphabet in alphabets for angle in angles}
@@ -145,7 +160,13 @@ def write_part(target: Path, part: str, identities: list[list[Path]], lists: dic
         (target / f"list_{listed}.txt").write_text("".join(content), encoding="utf-8")
 
 
-LAYOUTS = {"msmt17": write_msmt17, "split": write_split, "faces": write_faces, "classes": write_classes}
+LAYOUTS = {
+    "msmt17": write_msmt17,
+    "split": write_split,
+    "faces": write_faces,
+    "classes": write_classes,
+    "skewed": write_skewed,
+}
 
 
 if __name__ == "__main__":

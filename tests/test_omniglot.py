@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from reid_cckd.data import read_msmt17
@@ -40,6 +41,24 @@ def test_the_official_archive_becomes_msmt17(tmp_path: Path) -> None:
     assert upright.size == turned.size == (64, 64)
     assert upright.convert("L").getpixel((32, 5)) < 50 < 200 < upright.convert("L").getpixel((5, 60))
     assert turned.convert("L").getpixel((5, 32)) < 50 < 200 < turned.convert("L").getpixel((60, 5))  # to the left
+
+
+def test_a_skewed_set_keeps_the_tests_and_thins_the_characters_out(tmp_path: Path) -> None:
+    home = tmp_path / "set" / "MSMT17_V1"
+    for part, count in (("train", 10), ("test", 2)):
+        for character in range(count):
+            folder = home / part / f"{character:04d}"
+            folder.mkdir(parents=True)
+            for drawer in range(20):
+                Image.new("L", (8, 8)).save(
+                    folder / f"{character:04d}_{drawer:03d}_{drawer + 1:02d}_a_{drawer:04d}_0.jpg"
+                )
+    made = make("skewed", tmp_path / "set", tmp_path / "skewed")
+    assert made.returncode == 0, made.stderr
+    manifest = read_msmt17(tmp_path / "skewed")
+    sizes = sorted(np.bincount(manifest.select("train").labels).tolist())
+    assert sizes == [2, 3, 3, 4, 6, 7, 9, 12, 15, 20]
+    assert {role: len(manifest.select(role)) for role in ("query", "gallery")} == {"query": 2 * 4, "gallery": 2 * 16}
 
 
 def test_what_is_missing_is_named(tmp_path: Path) -> None:
