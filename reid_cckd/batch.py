@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+Answer = Literal["embedding", "neck", "logits"]  # what of an `Output` a network is asked for: one row an image
 
 
 @dataclass(frozen=True)

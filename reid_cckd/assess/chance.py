@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from reid_cckd.assess.verdict import Judge
-from reid_cckd.engine import On
+from reid_cckd.batch import Answer
 
 GUESSES = 19  # a network that guesses too scores above them all once in 20 times
 
@@ -19,7 +19,7 @@ class Guess(nn.Module):
         self.num_classes, self.width = num_classes, width
         self.generator = torch.Generator().manual_seed(seed)
 
-    def rows(self, count: int, on: On) -> Tensor:
+    def rows(self, count: int, on: Answer) -> Tensor:
         """What it says of the next ``count`` images: random numbers."""
         return torch.randn(count, self.num_classes if on == "logits" else self.width, generator=self.generator)
 

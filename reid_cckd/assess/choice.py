@@ -13,10 +13,10 @@ from reid_cckd.assess.retrieval import RetrievalJudge
 from reid_cckd.assess.unjudged import Unjudged
 from reid_cckd.assess.verdict import Judge
 from reid_cckd.assess.verification import VerificationJudge
+from reid_cckd.batch import Answer
 from reid_cckd.build import precision
 from reid_cckd.config import Config, Evaluation
 from reid_cckd.data import Manifest
-from reid_cckd.engine import On
 
 JUDGES: dict[str, Any] = {
     "retrieval": RetrievalJudge,
@@ -40,7 +40,7 @@ def build_judge(config: Config, manifest: Manifest, device: torch.device) -> Jud
     return judge
 
 
-def answer_of(settings: Evaluation) -> On:
+def answer_of(settings: Evaluation) -> Answer:
     """What of a network the task's evaluation looks at: what its cost is counted of, and what is exported of it."""
-    answer: On = JUDGES[settings.task].looks_at(settings)
+    answer: Answer = JUDGES[settings.task].looks_at(settings)
     return answer

@@ -14,8 +14,9 @@ from reid_cckd import config as configuration
 from reid_cckd.assess.extraction import Extraction
 from reid_cckd.assess.unjudged import Unjudged
 from reid_cckd.assess.verdict import Judge, Verdict
+from reid_cckd.batch import Answer
 from reid_cckd.data import Manifest
-from reid_cckd.engine import On, on_rank_zero
+from reid_cckd.engine import on_rank_zero
 from reid_cckd.errors import DataError
 from reid_cckd.evaluation import ClassificationResult, evaluate_classification
 
@@ -33,7 +34,7 @@ class ClassificationJudge(Extraction):
     classes: Sequence[int] | None = None
 
     @classmethod
-    def looks_at(cls, settings: configuration.Evaluation) -> On:
+    def looks_at(cls, settings: configuration.Evaluation) -> Answer:
         """Class scores, whose head counts."""
         return "logits"
 

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from reid_cckd import config as configuration
 from reid_cckd.assess.chance import Guess
 from reid_cckd.assess.verdict import Judge
+from reid_cckd.batch import Answer
 from reid_cckd.build import image_dataset, plain_loader
 from reid_cckd.data import ImageDataset, Manifest
-from reid_cckd.engine import On, exchange_rows, extract, rank, share_of
+from reid_cckd.engine import exchange_rows, extract, rank, share_of
 from reid_cckd.errors import DataError, UserError
 
 
@@ -39,7 +40,7 @@ class Extraction:
         return self.for_classes(classes)  # type: ignore[return-value]  # whatever inherits this is a judge
 
     @classmethod
-    def looks_at(cls, settings: configuration.Evaluation) -> On:
+    def looks_at(cls, settings: configuration.Evaluation) -> Answer:
         """What of a network is evaluated, and nothing beyond it counts as its cost: embeddings, as ``on`` says."""
         return settings.on
 
@@ -99,7 +100,7 @@ class Extraction:
         return rows
 
 
-def _refuse_diverged(rows: Tensor, on: On, manifest: Manifest) -> None:
+def _refuse_diverged(rows: Tensor, on: Answer, manifest: Manifest) -> None:
     lengths = torch.linalg.vector_norm(rows, dim=1)
     usable = lengths.isfinite() & ((lengths > 0) | (on == "logits"))  # a row of zeros has no direction
     if usable.all():

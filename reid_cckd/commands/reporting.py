@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reid_cckd.assess import PLAIN, Refinement, RetrievalJudge, answer_of, protocol, scores
+from reid_cckd.batch import Answer
 from reid_cckd.commands.subjects import Subject, subject_of
 from reid_cckd.config import Config
 from reid_cckd.data import Manifest, Source
@@ -24,7 +25,7 @@ from reid_cckd.engine import (
 )
 from reid_cckd.evaluation import RecallResult, RetrievalResult, rank_gallery
 from reid_cckd.files import atomic_path, write_json
-from reid_cckd.models import Answer, Deployed, Embedder
+from reid_cckd.models import Deployed, Embedder
 from reid_cckd.report import (
     RankedRow,
     choose_rows,

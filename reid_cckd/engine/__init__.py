@@ -15,7 +15,7 @@ from reid_cckd.engine.distributed import (
     world_size,
 )
 from reid_cckd.engine.embeddings import Embeddings, is_embeddings
-from reid_cckd.engine.extract import On, embed_batch, extract, extract_to
+from reid_cckd.engine.extract import embed_batch, extract, extract_to
 from reid_cckd.engine.feed import DirectFeed, Feed
 from reid_cckd.engine.interrupt import Interrupted
 from reid_cckd.engine.mode import evaluating
@@ -37,7 +37,6 @@ __all__ = [
     "Feed",
     "Interrupted",
     "Layout",
-    "On",
     "OnlineTeacher",
     "Position",
     "RunLog",

@@ -14,14 +14,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from reid_cckd.batch import Batch, Output
+from reid_cckd.batch import Answer, Batch, Output
 from reid_cckd.engine.embeddings import Embeddings, create_vectors, part_of
 from reid_cckd.engine.mode import evaluating
 from reid_cckd.errors import DataError
 from reid_cckd.files import write_json
 
 Precision = Callable[[], AbstractContextManager[object]]
-On = Literal["embedding", "neck", "logits"]
 
 
 @torch.no_grad()
@@ -32,7 +31,7 @@ def extract(
     *,
     device: torch.device,
     precision: Precision,
-    on: On = "neck",
+    on: Answer = "neck",
     flip: bool = False,
 ) -> Tensor:
     """(count, D) float32 on the CPU, row i being the image whose index is i; the network's mode is kept.
@@ -54,7 +53,7 @@ def extract(
 
 @torch.no_grad()
 def embed_batch(
-    network: nn.Module, batch: Batch, *, device: torch.device, precision: Precision, on: On, flip: bool
+    network: nn.Module, batch: Batch, *, device: torch.device, precision: Precision, on: Answer, flip: bool
 ) -> Tensor:
     """(N, D) float32 on the CPU of a network in eval mode."""
     images = batch.images.to(device, non_blocking=True)
@@ -129,7 +128,7 @@ def _check_rows(rows: NDArray[Any], paths: NDArray[np.str_]) -> None:
         raise DataError(f"The embedding of {paths[bad[0]]} is not finite; the network's weights or precision are off.")
 
 
-def _embed(network: nn.Module, images: Tensor, on: On, flip: bool) -> Tensor:
+def _embed(network: nn.Module, images: Tensor, on: Answer, flip: bool) -> Tensor:
     def once(view: Tensor) -> Tensor:
         output: Output = network(view)
         rows: Tensor | None = getattr(output, on)

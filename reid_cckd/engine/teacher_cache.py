@@ -33,7 +33,7 @@ from reid_cckd.files import is_full_disk, reserve, write_json
 
 PART = 1024  # rows after which a build is safe from being killed
 
-Answer = Callable[[Tensor], Output]
+Teach = Callable[[Tensor], Output]
 ViewLoader = Callable[[int, Sequence[range]], Iterable[Batch]]
 
 
@@ -106,7 +106,7 @@ def open_cache(folder: Path, facts: Mapping[str, Any]) -> TeacherCache | None:
 
 
 def build_cache(
-    folder: Path, facts: Mapping[str, Any], layout: Layout, load: ViewLoader, answer: Answer
+    folder: Path, facts: Mapping[str, Any], layout: Layout, load: ViewLoader, answer: Teach
 ) -> TeacherCache:
     """Open the cache in ``folder``; ask the teacher for what is not in it yet. All ranks share the work.
 
@@ -147,7 +147,7 @@ def _prepare(folder: Path, facts: Mapping[str, Any], layout: Layout) -> None:
     )
 
 
-def _fill(folder: Path, layout: Layout, load: ViewLoader, answer: Answer) -> None:
+def _fill(folder: Path, layout: Layout, load: ViewLoader, answer: Teach) -> None:
     done = {entry.name for entry in (folder / "unfinished").iterdir()}
     waiting = [part for part in layout.parts if _marker(*part) not in done][rank() :: world_size()]
     images = sum(len(rows) for _, rows in waiting)
@@ -167,7 +167,7 @@ def _fill(folder: Path, layout: Layout, load: ViewLoader, answer: Answer) -> Non
 
 
 def _answers(
-    batches: Iterable[Batch], parts: Sequence[range], layout: Layout, answer: Answer
+    batches: Iterable[Batch], parts: Sequence[range], layout: Layout, answer: Teach
 ) -> Iterator[tuple[range, NDArray[np.floating]]]:
     """(images, their rows of the file) of each part, as soon as its last batch was asked."""
     left, tables = iter(parts), list[NDArray[np.floating]]()

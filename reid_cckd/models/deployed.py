@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from copy import copy
-from typing import Literal
 
 from torch import Tensor, nn
 from torch.nn import functional
 
+from reid_cckd.batch import Answer
 from reid_cckd.models.embedder import Embedder
-
-Answer = Literal["neck", "embedding", "logits"]
 
 
 class Deployed(nn.Module):
