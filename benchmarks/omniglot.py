@@ -94,35 +94,35 @@ def write_faces(source: Path, target: Path) -> None:
 
 
 def write_classes(source: Path, target: Path) -> None:
-    folders = sorted((source / HOME / "train").iterdir())
-    for folder in folders:
-        images = sorted(folder.iterdir())
+    classes = list(identities(source / HOME / "train"))
+    for images in classes:
         for part, chosen in (("train", images[:-QUERIES]), ("test", images[-QUERIES:])):
-            place = target / part / folder.name
+            place = target / part / images[0].parent.name
             place.mkdir(parents=True)
             for path in chosen:
                 shutil.copyfile(path, place / path.name)
-    print(f"{target}: {len(folders)} classes")
+    print(f"{target}: {len(classes)} classes")
 
 
 def write_skewed(source: Path, target: Path) -> None:
     """Which character is a rare one, and what it keeps, is drawn from seed 0."""
-    train, test = (
-        [sorted(folder.iterdir()) for folder in sorted((source / HOME / part).iterdir())] for part in ("train", "test")
-    )
+    train, test = (list(identities(source / HOME / part)) for part in ("train", "test"))
     draw, steps = random.Random(0), len(train) - 1
     sizes = [round(MOST * (LEAST / MOST) ** (place / steps)) for place in range(steps + 1)]
     draw.shuffle(sizes)
     write_parts(target / HOME, [sorted(draw.sample(one, size)) for one, size in zip(train, sizes, strict=True)], test)
 
 
-def of_alphabets(part: Path, alphabets: tuple[str, ...], angles: range | list[int]) -> Iterator[list[Path]]:
+def identities(part: Path) -> Iterator[list[Path]]:
     """The images of each identity, by drawer."""
-    wanted = {f"{alphabet}{angle}" for alphabet in alphabets for angle in angles}
     for folder in sorted(part.iterdir()):
-        images = sorted(folder.iterdir())
-        if images[0].name.split("_")[3] in wanted:
-            yield images
+        yield sorted(folder.iterdir())
+
+
+def of_alphabets(part: Path, alphabets: tuple[str, ...], angles: range | list[int]) -> Iterator[list[Path]]:
+    """Those of these alphabets, so turned."""
+    wanted = {f"{alphabet}{angle}" for alphabet in alphabets for angle in angles}
+    return (images for images in identities(part) if images[0].name.split("_")[3] in wanted)
 
 
 def turned(part: Path, target: Path, angle: int) -> Iterator[list[Path]]:

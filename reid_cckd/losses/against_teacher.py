@@ -17,7 +17,8 @@ class AgainstTeacher(nn.Module):
     """A loss of two matrices, row i of both being image i.
 
     Call ``loss(embeddings, labels=None, indices_tuple=None, ref_emb=teacher)``: student (N, Ds), teacher (N, Dt); no
-    look is taken at labels. Computed in float32 or better, under autocast too. No gradient reaches the teacher.
+    look is taken at labels unless a loss says so (``needs_labels``). Computed in float32 or better, under autocast too.
+    No gradient reaches the teacher.
 
     Raises:
         ValueError: names the argument: no ref_emb, other lengths, not a matrix, no rows, mined pairs; and where
@@ -33,12 +34,16 @@ class AgainstTeacher(nn.Module):
         """The loss of rows of one precision, a scalar."""
         raise NotImplementedError
 
+    def compare_labelled(self, student: Tensor, teacher: Tensor, labels: Any) -> Tensor:
+        """The same of a loss that looks at labels too, which are here as they came."""
+        return self.compare(student, teacher)
+
     def forward(
         self, embeddings: Tensor, labels: Any = None, indices_tuple: Any = None, ref_emb: Tensor | None = None
     ) -> Tensor:
         student, teacher = matched(embeddings, ref_emb, indices_tuple, self.ndims)
         with full_precision(student):
-            return finite(self.compare(student, teacher), student, teacher)
+            return finite(self.compare_labelled(student, teacher, labels), student, teacher)
 
 
 def matched(

@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from reid_cckd.losses.against_teacher import AgainstTeacher, matched, same_width
-from reid_cckd.losses.checks import at_least, finite, positive
+from reid_cckd.losses.against_teacher import AgainstTeacher, same_width
+from reid_cckd.losses.checks import at_least, positive
 from reid_cckd.losses.instance import soft_cross_entropy
 from reid_cckd.losses.pairs import class_labels
-from reid_cckd.losses.precision import full_precision
 
 EPS = 1e-8  # added to the product of two lengths, as the authors do: two rows this short are hardly correlated
 
@@ -43,8 +42,10 @@ def dkd(
     b = how likely the own class is, and that it is another one; q = which one, if it is another: a softmax over the
     C - 1 others.
     """
-    (target_s, others_s), (target_t, others_t) = (_apart(z / temperature, labels) for z in (student, teacher))
-    own, among = soft_cross_entropy(target_s, target_t, 1.0), soft_cross_entropy(others_s, others_t, 1.0)
+    others = torch.arange(student.shape[1] - 1, device=student.device)
+    others = others + (others >= labels.unsqueeze(1))
+    (own_s, among_s), (own_t, among_t) = (_apart(z / temperature, labels, others) for z in (student, teacher))
+    own, among = soft_cross_entropy(own_s, own_t, 1.0), soft_cross_entropy(among_s, among_t, 1.0)
     return temperature**2 * (alpha * own + beta * among)
 
 
@@ -74,7 +75,7 @@ class DIST(AgainstTeacher):
         return dist(student, teacher, self.beta, self.gamma, self.temperature)
 
 
-class DKD(nn.Module):
+class DKD(AgainstTeacher):
     """Mean over the batch of `dkd`, decoupled KD of logits (N, C) of the same classes.
 
     KD is the sum of the same two parts, the second one weighted by how likely the teacher finds all other classes:
@@ -98,7 +99,7 @@ class DKD(nn.Module):
         TypeError: names what is no tensor.
     """
 
-    needs_teacher = True
+    needs_labels = True
     stage = "logits"
 
     def __init__(self, alpha: float = 1.0, beta: float = 8.0, temperature: float = 4.0) -> None:
@@ -106,29 +107,18 @@ class DKD(nn.Module):
         self.alpha, self.beta = at_least("alpha", alpha, 0), at_least("beta", beta, 0)
         self.temperature = positive("temperature", temperature)
 
-    def forward(
-        self,
-        embeddings: Tensor,
-        labels: Tensor | None = None,
-        indices_tuple: Any = None,
-        ref_emb: Tensor | None = None,
-    ) -> Tensor:
-        student, teacher = matched(embeddings, ref_emb, indices_tuple)
+    def compare_labelled(self, student: Tensor, teacher: Tensor, labels: Any) -> Tensor:
         same_width(student, teacher, "logits of the same classes")
         if student.shape[1] < 2:
             raise ValueError(f"embeddings: expected logits of two classes or more, got {tuple(student.shape)}")
         labels = class_labels(labels, student, student.shape[1])
-        with full_precision(student):
-            values = dkd(student, teacher, labels, self.alpha, self.beta, self.temperature)
-            return finite(values.mean(), student, teacher)
+        return dkd(student, teacher, labels, self.alpha, self.beta, self.temperature).mean()
 
 
-def _apart(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """(N, 2) scores of the own class and of all others together, and (N, C - 1) those of the others."""
-    others = torch.arange(logits.shape[1] - 1, device=logits.device)
-    others = logits.gather(1, others + (others >= labels.unsqueeze(1)))
-    own = logits.gather(1, labels.unsqueeze(1))
-    return torch.cat([own, others.logsumexp(dim=1, keepdim=True)], dim=1), others
+def _apart(logits: Tensor, labels: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
+    """(N, 2) scores of the own class and of all others together, and those of the others, columns (N, C - 1)."""
+    own, among = logits.gather(1, labels.unsqueeze(1)), logits.gather(1, others)
+    return torch.cat([own, among.logsumexp(dim=1, keepdim=True)], dim=1), among
 
 
 def _centred(rows: Tensor) -> Tensor:

@@ -72,6 +72,7 @@ class AdaDistill(nn.Module):
     """
 
     needs_teacher = True
+    needs_labels = True
     centres: Tensor
 
     def __init__(

@@ -43,7 +43,7 @@ TEACHER_LOSSES = frozenset(name for name, loss in LOSSES.items() if getattr(loss
 LABEL_LOSSES = frozenset(LOSSES) - TEACHER_LOSSES
 
 # These look at no label: images without one can be learned from too.
-LABEL_FREE = TEACHER_LOSSES - {"adadistill", "dkd"}
+LABEL_FREE = frozenset(name for name in TEACHER_LOSSES if not getattr(LOSSES[name], "needs_labels", False))
 
 # Where in the network each belongs.
 STAGES: dict[str, Stage] = {name: getattr(loss, "stage", "embedding") for name, loss in LOSSES.items()}
